@@ -1,0 +1,142 @@
+"""A criterion is one file: ``scorecard/criteria/<group>/<criterion>.py``.
+
+Its docstring is its documentation: the question in the first line, then ``Why:``, ``How:``, ``Pass:``, ``Fix:``. It has
+``check(deployment) -> Finding`` and may define ``NEEDS`` (capabilities; a platform that declares one absent is
+*unsupported* and the check is not run) and ``ADD_ON`` (the part of this repository whose work is shown, where it is not
+the platform's own).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from exhibit.contract import Capabilities
+from exhibit.errors import ExhibitError
+from exhibit.targets import AnswerError, Deployment
+from exhibit.workspace import Workspace
+
+SECTIONS = ("Why", "How", "Pass", "Fix")
+
+
+class Outcome(StrEnum):
+    """The five ways a check can end; "the platform cannot", "we could not tell" and "not tried" never blur."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    UNSUPPORTED = "unsupported"
+    ERROR = "error"
+    NOT_RUN = "not-run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check saw: `message` is a full sentence with the number in it."""
+
+    outcome: Outcome
+    message: str
+    observed: Mapping[str, Any]
+    expected: Mapping[str, Any]
+    add_on: str | None = None
+    """The part of this repository without which it would not have passed."""
+
+
+class NotRun(Exception):
+    """Raised by a check that lacks something it needs on this machine; the message is the reason and the remedy."""
+
+
+def judge(
+    passed: bool, message: str, *, observed: Mapping[str, Any], expected: Mapping[str, Any], add_on: str | None = None
+) -> Finding:
+    """The finding of a check that could tell: pass or fail."""
+    return Finding(Outcome.PASS if passed else Outcome.FAIL, message, observed, expected, add_on)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """One question, loaded from its file."""
+
+    group: str
+    name: str
+    question: str
+    sections: Mapping[str, str]
+    needs: tuple[str, ...]
+    add_on: str | None
+    check: Callable[[Deployment], Finding]
+
+    @property
+    def id(self) -> str:
+        return f"{self.group}/{self.name}"
+
+
+def answer(criterion: Criterion, deployment: Deployment) -> Finding:
+    """Runs the check, or says why it is not run; never raises for what a platform or this machine does."""
+    absent = deployment.platform.file.capabilities.absent()
+    for need in criterion.needs:
+        if need in absent:
+            return Finding(
+                Outcome.UNSUPPORTED,
+                absent[need].none,
+                {"declared": "none", "source": absent[need].source},
+                {"capability": need},
+            )
+    try:
+        return criterion.check(deployment)
+    except NotRun as reason:
+        return Finding(Outcome.NOT_RUN, str(reason), {}, {})
+    except AnswerError as wrong:
+        return Finding(
+            Outcome.FAIL, f"{deployment.platform.title} {wrong}.", {"answer": str(wrong)}, {"answer": "predictions"}
+        )
+    except Exception as error:  # of the check itself or of this machine: shown as such, and the other checks go on
+        return Finding(Outcome.ERROR, f"The check could not be completed: {type(error).__name__}: {error}", {}, {})
+
+
+def discover(workspace: Workspace) -> dict[str, Criterion]:
+    """All criteria of the checkout by id, in alphabetical order.
+
+    Raises:
+        ExhibitError: a file lacks its documentation or its check, or needs a capability there is not.
+    """
+    paths = sorted(workspace.criteria.glob("*/*.py"))
+    return {criterion.id: criterion for criterion in (_load(workspace, path) for path in paths)}
+
+
+def _load(workspace: Workspace, path: Path) -> Criterion:
+    name = workspace.relative(path)
+    spec = importlib.util.spec_from_file_location(f"criterion_{path.parent.name}_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    question, sections = _documentation(module.__doc__ or "")
+    missing = [section for section in SECTIONS if section not in sections]
+    if not question.endswith("?") or missing:
+        raise ExhibitError(
+            name,
+            f"docstring without {', '.join(missing) or 'a question'}",
+            "a question, then Why:, How:, Pass: and Fix:",
+            "Write it.",
+        )
+    needs = tuple(getattr(module, "NEEDS", ()))
+    unknown = [need for need in needs if need not in Capabilities.model_fields]
+    if unknown:
+        raise ExhibitError(
+            name, f"NEEDS {unknown[0]!r}", f"one of {', '.join(Capabilities.model_fields)}", "Correct it."
+        )
+    if not callable(getattr(module, "check", None)):
+        raise ExhibitError(name, "no function check", "check(deployment) -> Finding", "Write it.")
+    return Criterion(
+        path.parent.name, path.stem, question, sections, needs, getattr(module, "ADD_ON", None), module.check
+    )
+
+
+def _documentation(docstring: str) -> tuple[str, dict[str, str]]:
+    question, *rest = re.split(rf"^({'|'.join(SECTIONS)}):", docstring.strip(), flags=re.MULTILINE)
+    texts = [" ".join(text.split()) for text in rest]
+    return " ".join(question.split()), dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,0 +1,111 @@
+"""The main job: train the model, start each server, send traffic, answer the criteria, write the report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from exhibit import criteria, environments, runs, traffic
+from exhibit import model as models
+from exhibit.console import err, out, step
+from exhibit.contract import Platform
+from exhibit.criteria import Outcome
+from exhibit.errors import ExhibitError, ExitCode
+from exhibit.evidence import Evidence
+from exhibit.model import Model
+from exhibit.monitoring import Monitoring
+from exhibit.render import report as reports
+from exhibit.render import sync
+from exhibit.targets.local import LocalTarget
+from exhibit.workspace import Workspace
+
+
+def run(workspace: Workspace, platforms: Sequence[Platform]) -> ExitCode:
+    """Runs `platforms` one after another on this machine; whatever happens, nothing is left running.
+
+    A platform that cannot be run is reported and the others go on.
+
+    Raises:
+        ExhibitError: no model or no criteria, or a file breaks the contract: nothing can be run.
+    """
+    began = time.monotonic()
+    asked, scenarios = criteria.discover(workspace), traffic.load_scenarios(workspace)
+    model = ensure_model(workspace)
+    monitoring = Monitoring(workspace)
+    target = LocalTarget(workspace, model, monitoring)
+    found: list[Evidence] = []
+    failures: list[ExhibitError] = []
+    try:
+        target.down_all()
+        with step("Prometheus"):
+            monitoring.start()
+        if monitoring.missing:
+            out.print(f"  [yellow]{monitoring.missing}[/yellow]")
+        for platform in platforms:
+            out.rule(f"[bold]{platform.title}[/bold]", align="left", characters="─")
+            try:
+                found += _run_one(workspace, target, platform, asked, scenarios)
+            except ExhibitError as error:
+                failures.append(error)
+                err.print(str(error), markup=False, style="red")
+    finally:
+        target.down_all()
+    with step("scorecard and report"):
+        sync.write(workspace)
+        reports.write(workspace, workspace.root / reports.FILE)
+    _summarise(workspace, found, failures, time.monotonic() - began)
+    code = runs.exit_code(found)
+    return ExitCode.COULD_NOT_RUN if failures and code is ExitCode.PASSED else code
+
+
+def ensure_model(workspace: Workspace, *, retrain: bool = False) -> Model:
+    """The exported model, trained first if there is none or if its sources have changed.
+
+    Raises:
+        ModelError: training failed, or an export is not what was checked when it was made.
+    """
+    if not retrain and models.is_current(workspace):
+        with step("model is current"):
+            return models.load(workspace)
+    with step("model: environment"):
+        environments.ensure(workspace, "model", workspace.model / "requirements.txt")
+    with step("model: trained and exported") as say:
+        return models.train(workspace, say)
+
+
+def _run_one(
+    workspace: Workspace,
+    target: LocalTarget,
+    platform: Platform,
+    asked: dict[str, criteria.Criterion],
+    scenarios: dict[str, traffic.Scenario],
+) -> list[Evidence]:
+    if environments.find(workspace, platform.slug, platform.lock) is None:
+        with step("  environment"):
+            environments.ensure(workspace, platform.slug, platform.lock)
+    try:
+        with step("  first right prediction"):
+            deployment = target.deploy(platform)
+        with deployment:
+            return runs.everything(workspace, deployment, scenarios, asked, workspace.relative(deployment.log))
+    finally:
+        target.down(platform.slug)
+
+
+def _summarise(
+    workspace: Workspace, found: Sequence[Evidence], failures: Sequence[ExhibitError], seconds: float
+) -> None:
+    out.rule(characters="─")
+    counts = Counter(one.outcome for one in found)
+    out.print(
+        ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
+        or "no criterion was answered"
+    )
+    for one in found:
+        if one.outcome in (Outcome.FAIL, Outcome.ERROR):
+            out.print(f"  {one.outcome}: {one.platform} {one.criterion}: {one.message}", markup=False)
+    for failure in failures:
+        out.print(f"  could not run: {failure.line()}", markup=False)
+    out.print(f"scorecard  {workspace.relative(sync.scorecard_path(workspace))}")
+    out.print(f"report     {reports.FILE}   [dim](open it in a browser; {seconds:.0f} s in all)[/dim]")

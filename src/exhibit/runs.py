@@ -1,0 +1,161 @@
+"""A run: scenarios are sent to a deployment, the criteria asked of it, and the evidence written whole at the end."""
+
+from __future__ import annotations
+
+import os
+import platform as machine
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+
+from exhibit import criteria, evidence, traffic
+from exhibit.console import out, step
+from exhibit.criteria import Criterion, Finding, Outcome
+from exhibit.errors import ExitCode
+from exhibit.evidence import Evidence
+from exhibit.targets import Deployment
+from exhibit.traffic import Report, Scenario
+from exhibit.workspace import Workspace
+
+SAMPLE_SECONDS = 0.25
+_MARKS = {
+    Outcome.PASS: "[green]✔ pass[/green]",
+    Outcome.FAIL: "[red]✘ fail[/red]",
+    Outcome.UNSUPPORTED: "– unsupported",
+    Outcome.ERROR: "[red]! error[/red]",
+    Outcome.NOT_RUN: "[yellow]○ not run[/yellow]",
+}
+
+
+@dataclass
+class Run:
+    """What was learnt of one deployment in one run."""
+
+    evidence: list[Evidence] = field(default_factory=list)
+    check_seconds: dict[str, float] = field(default_factory=dict)
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    """(seconds since the start of the run, resident MiB of the process tree)"""
+    seconds: float = 0.0
+
+
+def everything(
+    workspace: Workspace,
+    deployment: Deployment,
+    scenarios: Mapping[str, Scenario],
+    asked: Mapping[str, Criterion],
+    log: str,
+) -> list[Evidence]:
+    """Sends every scenario, asks every criterion, and writes the evidence of this platform and target anew."""
+    began = time.monotonic()
+    run = Run()
+    with _sampling(deployment, run, began):
+        for name, scenario in scenarios.items():
+            _send(deployment, name, scenario)
+        _ask(deployment, asked.values(), run, log)
+    run.seconds = round(time.monotonic() - began, 1)
+    slug = deployment.platform.slug
+    evidence.write(workspace, slug, deployment.target, run.evidence, _record(deployment, run), replace=True)
+    return run.evidence
+
+
+def single(workspace: Workspace, deployment: Deployment, criterion: Criterion, log: str) -> list[Evidence]:
+    """Asks one criterion and writes its evidence, leaving the rest as it is."""
+    run = Run()
+    _ask(deployment, [criterion], run, log)
+    evidence.write(workspace, deployment.platform.slug, deployment.target, run.evidence, None, replace=False)
+    return run.evidence
+
+
+def exit_code(found: Iterable[Evidence]) -> ExitCode:
+    """What the evidence means for a shell: a failure outweighs what could not be run; unsupported is an answer."""
+    outcomes = {one.outcome for one in found}
+    if outcomes & {Outcome.FAIL, Outcome.ERROR}:
+        return ExitCode.FAILED
+    return ExitCode.COULD_NOT_RUN if Outcome.NOT_RUN in outcomes else ExitCode.PASSED
+
+
+def _send(deployment: Deployment, name: str, scenario: Scenario) -> None:
+    assert deployment.gateway_url is not None
+    flights = deployment.model.held_out(scenario.flights)
+    with step(f"  {scenario.title}"):
+        report = traffic.send(
+            name, scenario, flights, deployment.gateway_url, deployment.platform.file.predict, deployment.client
+        )
+    deployment.traffic[name] = report
+    out.print(f"    {report.right} of {report.sent} answers right{_trouble(report)}")
+
+
+def _trouble(report: Report) -> str:
+    parts = [f"{report.wrong} wrong"] if report.wrong else []
+    parts += [f"{report.dropped} not sent"] if report.dropped else []
+    parts += [f"{count} {reason}" for reason, count in report.failures.items()]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _ask(deployment: Deployment, asked: Iterable[Criterion], run: Run, log: str) -> None:
+    died: str | None = _death(deployment, "the traffic before the checks")
+    for criterion in asked:
+        began = time.monotonic()
+        if died:
+            finding = Finding(Outcome.NOT_RUN, died, {}, {})
+        else:
+            finding = criteria.answer(criterion, deployment)
+            died = _death(deployment, criterion.id)
+            if died and finding.outcome is not Outcome.FAIL:
+                finding = Finding(Outcome.ERROR, died, {"server": deployment.ended()}, {"server": "running"})
+        run.check_seconds[criterion.id] = round(time.monotonic() - began, 2)
+        run.evidence.append(evidence.of(finding, criterion, deployment, log))
+        out.print(f"  {_MARKS[finding.outcome]}  {criterion.id}  [dim]{run.check_seconds[criterion.id]:.1f} s[/dim]")
+        out.print(f"      {finding.message}", markup=False, style="dim")
+
+
+def _death(deployment: Deployment, during: str) -> str | None:
+    ended = deployment.ended()
+    return f"The server of {deployment.platform.slug} {ended} during {during}; its log tells more." if ended else None
+
+
+@contextmanager
+def _sampling(deployment: Deployment, run: Run, began: float) -> Iterator[None]:
+    """Notes the resident memory of the server while the block runs."""
+    done = threading.Event()
+
+    def sample() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            resident = deployment.usage().resident_bytes
+            if resident:
+                run.memory.append((round(time.monotonic() - began, 2), round(resident / 2**20, 1)))
+
+    thread = threading.Thread(target=sample, name="memory-sampler", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _record(deployment: Deployment, run: Run) -> dict[str, Any]:
+    return {
+        "platform": deployment.platform.slug,
+        "target": deployment.target,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": run.seconds,
+        "host": {
+            "cpus": os.cpu_count(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+            "system": f"{machine.system()} {machine.machine()}",
+            "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+        },
+        "versions": {"platform": deployment.version},
+        "start": asdict(deployment.started),
+        "memory": run.memory,
+        "traffic": [{**asdict(report), "failures": dict(report.failures)} for report in deployment.traffic.values()],
+        "check_seconds": run.check_seconds,
+    }

@@ -1,0 +1,180 @@
+"""A deployment is a platform on a target; criteria ask it without knowing which target it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from exhibit.clients import Client
+from exhibit.contract import NativeMetrics, Platform
+from exhibit.model import Model, Probabilities
+from exhibit.processes import Stop, Usage
+from exhibit.prometheus import Prometheus
+from exhibit.traffic import Report
+
+Via = Literal["platform", "gateway"]
+REQUEST_SECONDS = 30.0
+
+
+class AnswerError(Exception):
+    """The deployment answered, but not with predictions. In a check this is the platform's failure, not the check's."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """How long a start took, in seconds from the moment the process was started."""
+
+    listening_seconds: float
+    first_prediction_seconds: float
+
+
+@dataclass
+class Deployment(ABC):
+    """A running platform, as criteria and traffic see it."""
+
+    platform: Platform
+    target: str
+    model: Model
+    client: Client
+    url: str
+    """The platform's own address."""
+    gateway_url: str | None
+    """The address users are given; None for a replica, which has no gateway."""
+    metrics_url: str | None
+    """The platform's native metrics; None where it declares none."""
+    started: Started
+    prometheus: Prometheus | None = None
+    """None where no Prometheus can be had: criteria that need it are then not run."""
+    traffic: dict[str, Report] = field(default_factory=dict)
+    """What the scenarios sent so far got for answers, by scenario."""
+
+    def __post_init__(self) -> None:
+        # On loopback: no proxy of the environment, no certificates to load.
+        self.http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+
+    def address(self, path: str, via: Via = "platform") -> str:
+        """The URL of `path`, directly at the platform or through the gateway."""
+        if via == "gateway":
+            if self.gateway_url is None:
+                raise ValueError("a replica has no gateway")
+            return self.gateway_url + path
+        return self.url + path
+
+    def post(
+        self, body: bytes, *, path: str | None = None, via: Via = "platform", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """POSTs `body` to the predict path (or `path`) with the platform's content type."""
+        predict = self.platform.file.predict
+        return self.http.post(
+            self.address(path or predict.path, via),
+            content=body,
+            headers={"Content-Type": predict.content_type, **(headers or {})},
+        )
+
+    def predict(
+        self, rows: npt.NDArray[np.float32], *, path: str | None = None, via: Via = "platform"
+    ) -> Probabilities:
+        """P(late) [n] for `rows` [n, 12].
+
+        Raises:
+            AnswerError: the answer is not 200, cannot be read, or does not hold one probability a row.
+        """
+        return self.read(self.post(self.client.encode(rows), path=path, via=via), len(rows))
+
+    def read(self, response: httpx.Response, count: int) -> Probabilities:
+        """The `count` probabilities of an answer.
+
+        Raises:
+            AnswerError: see `predict`.
+        """
+        if response.status_code != 200:
+            raise AnswerError(f"answered {response.status_code}: {response.text[:200]!r}")
+        try:
+            answers = np.asarray(self.client.decode(response.content), dtype=np.float64)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise AnswerError(f"answer cannot be read ({error!r}): {response.text[:200]!r}") from error
+        if answers.shape != (count,):
+            raise AnswerError(f"answered {answers.shape} probabilities for {count} rows")
+        return answers
+
+    def native_metrics(self) -> str:
+        """The platform's own Prometheus exposition, read from it directly."""
+        if self.metrics_url is None:
+            raise ValueError(f"{self.platform.slug} declares no native metrics")
+        response = self.http.get(self.metrics_url)
+        response.raise_for_status()
+        return response.text
+
+    def native_requests(self) -> str:
+        """PromQL for the platform's own count of this deployment's prediction requests."""
+        native = self.platform.file.capabilities.native_metrics
+        assert isinstance(native, NativeMetrics)
+        return f"sum({self.labelled(native.requests, 'native')})"
+
+    def labelled(self, selector: str, source: Literal["native", "gateway"]) -> str:
+        """`selector` restricted to this deployment's series of `source`."""
+        labels = f'platform="{self.platform.slug}",target="{self.target}",source="{source}"'
+        name, brace, rest = selector.partition("{")
+        inner = rest.rstrip().removesuffix("}").strip() if brace else ""
+        return f"{name}{{{','.join(part for part in (inner, labels) if part)}}}"
+
+    def recorded(self, rule: str) -> str:
+        """PromQL for this deployment's series of a recording rule."""
+        return f'{rule}{{platform="{self.platform.slug}",target="{self.target}"}}'
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """The version of the platform's distribution that is installed."""
+
+    @abstractmethod
+    def distribution(self) -> Mapping[str, list[str]]:
+        """The installed distribution's core metadata, e.g. ``{"License-Expression": ["Apache-2.0"]}``."""
+
+    @abstractmethod
+    def ended(self) -> str | None:
+        """How the server ended, in words, if it does not run any more."""
+
+    def alive(self) -> bool:
+        """Whether the platform's server still runs."""
+        return self.ended() is None
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """What the platform's server uses now, its gateway not counted."""
+
+    @abstractmethod
+    def stop(self) -> Stop:
+        """Stops the server as an orderly shutdown does: SIGTERM, the platform's grace, SIGKILL."""
+
+    @abstractmethod
+    def terminate(self) -> None:
+        """Sends SIGTERM and returns at once."""
+
+    @abstractmethod
+    def replica(self) -> AbstractContextManager[Deployment]:
+        """Another instance of the same platform, without a gateway, stopped when the block is left."""
+
+    @abstractmethod
+    def run_offline(self, rows: npt.NDArray[np.float32]) -> Probabilities:
+        """P(late) [n] by the platform's own offline path.
+
+        Raises:
+            AnswerError: the offline path ended with an error.
+        """

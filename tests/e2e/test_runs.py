@@ -1,0 +1,282 @@
+"""A run ends in the right exit code with one clear message, whatever happens to it, and leaves nothing half done."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import toy
+
+from exhibit import processes
+
+from .conftest import Checkout
+
+New = Callable[..., Checkout]
+SHORT = {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 2")}
+
+
+def read_until(run: subprocess.Popen[str], text: str) -> str:
+    """The output of `run` up to the first line that holds `text`."""
+    seen = ""
+    assert run.stdout
+    for line in run.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"{text!r} never came:\n{seen}")
+
+
+def finish(run: subprocess.Popen[str]) -> str:
+    """Waits for the end and returns the rest of the output."""
+    return run.communicate(timeout=120)[0]
+
+
+def criteria_of(checkout: Checkout) -> set[str]:
+    return {
+        path.relative_to(checkout.workspace.criteria).with_suffix("").as_posix()
+        for path in checkout.workspace.criteria.glob("*/*.py")
+    }
+
+
+def test_a_demo_passes_and_its_evidence_is_whole(new_checkout: New) -> None:
+    checkout = new_checkout()
+    done = checkout.run("demo")
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {name.removeprefix("toy/local/").removesuffix(".json") for name in checkout.evidence()}
+    assert names == criteria_of(checkout) | {"run"}
+    assert (checkout.workspace.root / "report.html").stat().st_size > 10_000
+    assert "Toy" in (checkout.workspace.root / "scorecard" / "SCORECARD.md").read_text()
+    assert "| Toy |" in (checkout.workspace.root / "README.md").read_text()
+    assert "check-toy:" in (checkout.workspace.root / "ci" / "platforms.gitlab-ci.yml").read_text()
+    run = json.loads(checkout.evidence()["toy/local/run.json"])
+    assert run["memory"]
+    assert run["traffic"][0]["right"] == run["traffic"][0]["sent"] == 20
+
+
+def test_a_failing_criterion_is_exit_code_1_and_the_others_are_answered(new_checkout: New) -> None:
+    checkout = new_checkout(fault="leaks_traceback")
+    done = checkout.run("demo")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "fail: toy serving/bad_input_refused" in done.stdout
+    assert len(checkout.evidence()) == len(criteria_of(checkout)) + 1
+
+
+def test_deploy_check_status_down(new_checkout: New) -> None:
+    checkout = new_checkout()
+    assert checkout.run("deploy", "toy", "--target", "local").returncode == 0
+    status = checkout.run("status")
+    assert "running" in status.stdout
+    again = checkout.run("deploy", "toy", "--target", "local")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((checkout.workspace.state / "toy/local/deployment.json").read_text())["url"] in again.stdout
+    one = checkout.run("check", "toy", "--target", "local", "--criterion", "serving/predictions_match")
+    assert one.returncode == 0, one.stdout + one.stderr
+    assert set(checkout.evidence()) == {"toy/local/serving/predictions_match.json"}
+    assert "toy: stopped" in checkout.run("down", "toy").stdout
+    assert "Nothing runs" in checkout.run("status").stdout
+    assert checkout.processes() == []
+
+
+def test_a_changed_folder_is_deployed_anew(new_checkout: New) -> None:
+    checkout = new_checkout()
+    record = checkout.workspace.state / "toy/local/deployment.json"
+    checkout.run("deploy", "toy", "--target", "local")
+    before = json.loads(record.read_text())
+    (checkout.workspace.deployments / "toy/serve/changed.txt").write_text("x")
+    refused = checkout.run("check", "toy", "--target", "local")
+    assert refused.returncode == 2
+    assert "runs from an older folder" in refused.stderr
+    checkout.run("deploy", "toy", "--target", "local")
+    assert json.loads(record.read_text())["folder_sha256"] != before["folder_sha256"]
+    checkout.run("down")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("deploy", "nosuch", "--target", "local"), "nosuch: no such platform, expected one of toy"),
+        (("deploy", "toy"), "target 'kind': not built yet, expected TARGET=local"),
+        (("check", "toy", "--target", "local"), "toy: not deployed, expected it to run. Run: make deploy-toy"),
+        (("check", "toy", "--target", "local", "--criterion", "x/y"), "criterion 'x/y': no such criterion"),
+        (("nosuch",), "No such command"),
+    ],
+)
+def test_a_wrong_request_is_one_message(new_checkout: New, arguments: tuple[str, ...], says: str) -> None:
+    done = new_checkout().run(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("dies_at_once", "toy: the server ended by itself with exit code"),
+        ("never_ready", "toy: not ready after 2 s: answered 503"),
+    ],
+)
+def test_a_server_that_does_not_come_up_shows_its_last_lines(new_checkout: New, fault: str, says: str) -> None:
+    checkout = new_checkout(fault, SHORT)
+    done = checkout.run("demo")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "server.log" in done.stderr
+    assert checkout.evidence() == {}
+
+
+def test_a_server_killed_in_mid_demo_is_told_once_and_the_evidence_is_whole(new_checkout: New) -> None:
+    checkout = new_checkout()
+    run = checkout.start("demo")
+    read_until(run, "cost/cpu_per_million")
+    [server] = [
+        one for one in processes.noted(checkout.workspace.state / "toy/local") if one.note.name.startswith("server.")
+    ]
+    os.kill(server.pid, signal.SIGKILL)
+    rest = finish(run)
+    assert run.returncode == 1, rest
+    assert "The server of toy ended with signal 9 (SIGKILL) during" in rest
+    assert len(checkout.evidence()) == len(criteria_of(checkout)) + 1
+    outcomes = [json.loads(text)["outcome"] for name, text in checkout.evidence().items() if "run.json" not in name]
+    assert outcomes.count("error") + outcomes.count("fail") == 1
+    assert outcomes.count("not-run") >= 1
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("model is current", signal.SIGINT),
+        ("Prometheus", signal.SIGHUP),
+        ("Prometheus", signal.SIGINT),
+        ("Steady traffic", signal.SIGTERM),
+        ("batch/batch_equals_online", signal.SIGINT),
+    ],
+)
+def test_an_interrupt_at_any_moment_leaves_nothing(new_checkout: New, moment: str, number: signal.Signals) -> None:
+    checkout = new_checkout()
+    run = checkout.start("demo")
+    read_until(run, moment)
+    run.send_signal(number)
+    rest = finish(run)
+    assert run.returncode == 130, rest
+    assert "Interrupted" in rest
+    assert "Traceback" not in rest
+    assert checkout.processes() == []
+    assert checkout.evidence() == {}
+
+
+def test_the_engine_killed_hard_is_cleaned_up_by_the_next_run(new_checkout: New) -> None:
+    checkout = new_checkout()
+    run = checkout.start("demo")
+    read_until(run, "Steady traffic")
+    run.kill()
+    finish(run)
+    assert checkout.processes() != []
+    assert "stopped" in checkout.run("down").stdout
+    assert checkout.processes() == []
+
+
+def test_a_stale_note_is_no_obstacle(new_checkout: New) -> None:
+    checkout = new_checkout()
+    folder = checkout.workspace.state / "toy/local"
+    folder.mkdir(parents=True)
+    (folder / "server.process.json").write_text(json.dumps({"pid": 999999, "created": 1.0, "grace_seconds": 1}))
+    assert "stale" in checkout.run("status").stdout
+    assert checkout.run("deploy", "toy", "--target", "local").returncode == 0
+    checkout.run("down")
+
+
+def test_two_runs_at_once_are_told_apart(new_checkout: New) -> None:
+    checkout = new_checkout()
+    run = checkout.start("demo")
+    read_until(run, "Prometheus")
+    second = checkout.run("demo")
+    assert second.returncode == 2
+    assert f"held by another run (pid {run.pid})" in second.stderr
+    assert "kill -INT" in second.stderr
+    run.send_signal(signal.SIGINT)
+    finish(run)
+
+
+def test_no_prometheus_is_said_and_what_needs_it_is_not_run(new_checkout: New, tmp_path: Path) -> None:
+    checkout = new_checkout()
+    (checkout.workspace.state / "prometheus-binaries").unlink(missing_ok=True)
+    (tmp_path / "bin").mkdir()
+    done = checkout.run("demo", environment={"PATH": str(tmp_path / "bin")})
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Install the Debian package prometheus" in done.stdout
+    outcomes = {name: json.loads(text).get("outcome") for name, text in checkout.evidence().items()}
+    assert sorted(name for name, outcome in outcomes.items() if outcome == "not-run") == [
+        "toy/local/model_metrics/service_metrics_gateway.json", "toy/local/model_metrics/service_metrics_native.json",
+    ]  # fmt: skip
+
+
+def test_a_corrupted_export_is_refused_by_name(new_checkout: New) -> None:
+    checkout = new_checkout()
+    (checkout.workspace.model / "artifacts" / "weights.json").write_text("{}")
+    done = checkout.run("demo")
+    assert done.returncode == 2
+    assert "model/artifacts/weights.json: sha256" in done.stderr
+    assert "make retrain" in done.stderr
+
+
+def test_a_misspelt_key_is_found_before_anything_starts(new_checkout: New) -> None:
+    checkout = new_checkout(edits={"platform.yaml": ("ready_seconds", "redy_seconds")})
+    done = checkout.run("demo")
+    assert done.returncode == 2
+    assert "Did you mean 'ready_seconds'?" in done.stderr
+    assert not (checkout.workspace.state / "toy").exists()
+
+
+def test_a_disk_that_takes_no_more_is_one_message(new_checkout: New) -> None:
+    """A limit on the size of files stands in for a full disk: writes fail in the same places, with the same exception."""
+    checkout = new_checkout()
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
+    done = subprocess.run(
+        [sys.executable, "-m", "exhibit", "deploy", "toy", "--target", "local"],
+        cwd=checkout.workspace.root,
+        env=checkout.environment(),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "expected" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert checkout.processes() == []
+
+
+def test_a_port_taken_between_choosing_and_binding_is_tried_again(
+    new_checkout: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from exhibit import environments
+    from exhibit import model as models
+    from exhibit.clients import load as load_client
+    from exhibit.contract import load_platforms
+    from exhibit.targets.local import server
+
+    workspace = new_checkout().workspace
+    platform = load_platforms(workspace)[toy.SLUG]
+    real = processes.free_ports
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        first = [[taken.getsockname()[1]]]
+        monkeypatch.setattr(processes, "free_ports", lambda count, host: first.pop() if first else real(count, host))
+        started, _ = server.start(
+            platform, models.load(workspace), load_client(platform.folder / "client.py"),
+            environments.ensure(workspace, platform.slug, platform.lock), workspace.state / "toy/local",
+        )  # fmt: skip
+        assert started.ports["main"] != taken.getsockname()[1]
+    processes.stop(started.running)

