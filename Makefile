@@ -49,7 +49,7 @@ lock: .work/engine/.ready ## Lock every requirements.in anew (needs the package 
 	@$(EXHIBIT) lock
 
 lint: .work/engine/.ready ## Check style and types
-	@.work/engine/bin/ruff check . && .work/engine/bin/mypy
+	@.work/engine/bin/ruff check . && .work/engine/bin/ruff format --check . && .work/engine/bin/mypy
 
 .work/engine/.ready: requirements.txt bootstrap.py
 	@$(PYTHON) bootstrap.py

@@ -13,11 +13,10 @@ def encode(rows: ArrayLike) -> bytes:
 
 def decode(body: bytes) -> np.ndarray:
     """Return P(late) float64 [n] of an answer; ValueError when it is not one."""
-    try:
-        [*probabilities] = json.loads(body)
-        return np.asarray(probabilities, dtype=np.float64).reshape(len(probabilities))
-    except (TypeError, ValueError) as error:
-        raise ValueError("BentoML: the body is no prediction, expected a list of numbers") from error
+    answer = json.loads(body)
+    if not (isinstance(answer, list) and all(isinstance(value, float) for value in answer)):
+        raise ValueError("BentoML: the body is no prediction, expected a list of numbers")
+    return np.asarray(answer, dtype=np.float64)
 
 
 def rows(body: bytes) -> np.ndarray:

@@ -37,7 +37,15 @@ class Absent(Document):
     source: Url
 
 
-class NativeMetrics(Document):
+class Present(Document):
+    """A capability the platform has, by itself or by code of ours around it."""
+
+    added_by: Text | None = Field(
+        default=None, description="the file of serve/ that adds what the platform lacks; None: the platform's own"
+    )
+
+
+class NativeMetrics(Present):
     """Prometheus metrics the platform's own server exposes."""
 
     path: UrlPath
@@ -45,25 +53,25 @@ class NativeMetrics(Document):
     requests: Text = Field(description="PromQL selector of the counter of prediction requests")
 
 
-class WebApp(Document):
+class WebApp(Present):
     """A page for people, beside the model, served by the platform."""
 
     path: UrlPath
 
 
-class OpenInference(Document):
+class OpenInference(Present):
     """Open Inference Protocol V2 over REST, under /v2 of the main port."""
 
     model: Text = Field(description="the model's name in the protocol's paths")
 
 
-class OfflineBatch(Document):
+class OfflineBatch(Present):
     """The platform's own way to score a file; ``{input}`` is .npy float32 [n,12], ``{output}`` .npy float [n]."""
 
     command: list[Text] = Field(min_length=1)
 
 
-class RequestBatching(Document):
+class RequestBatching(Present):
     """Requests of several callers answered by one call of the model."""
 
     path: UrlPath
@@ -90,8 +98,16 @@ class Capabilities(Document):
 
     def absent(self) -> dict[str, Absent]:
         """The capabilities declared absent, by name."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: value for name, value in values.items() if isinstance(value, Absent)}
+        return {name: value for name, value in self._all().items() if isinstance(value, Absent)}
+
+    def added(self) -> dict[str, str]:
+        """The files of serve/ that add capabilities the platform itself lacks, by capability."""
+        return {
+            name: value.added_by for name, value in self._all().items() if isinstance(value, Present) and value.added_by
+        }
+
+    def _all(self) -> dict[str, Absent | Present]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 class Local(Document):
@@ -254,6 +270,16 @@ def _load_platform(
     for part in ("serve", "client.py", "requirements.in", "requirements.txt", "README.md"):
         if not (folder / part).exists():
             breaches.append(ExhibitError(f"{name}/{part}", "missing", "every platform folder to hold it", "Create it."))
+    for capability, added_by in (file.capabilities.added() if file else {}).items():
+        if not (folder / "serve" / added_by).is_file():
+            breaches.append(
+                ExhibitError(
+                    f"{name}/platform.yaml: capabilities.{capability}.added_by",
+                    f"found {added_by!r}",
+                    "a file of serve/",
+                    "Name the file whose lines add the capability, or leave the key out.",
+                )
+            )
     if file and file.artifact not in formats:
         breaches.append(
             ExhibitError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def answer(criterion: Criterion, deployment: Deployment) -> Finding:
                 {"declared": "none", "source": absent[need].source},
                 {"capability": need},
             )
+    added = deployment.platform.file.capabilities.added()
+    helped = [f"serve/{added[need]}" for need in criterion.needs if need in added]
     try:
-        return criterion.check(deployment)
+        finding = criterion.check(deployment)
+        return replace(finding, add_on=finding.add_on or ", ".join(helped) or None)
     except NotRun as reason:
         return Finding(Outcome.NOT_RUN, str(reason), {}, {})
     except AnswerError as wrong:

@@ -51,6 +51,11 @@ class Evidence:
         return None
 
 
+def reproduce(slug: str, target: str, criterion: str) -> str:
+    """The command that deploys a platform, if it does not run yet, and asks it one criterion again."""
+    return f"make deploy-{slug} check-{slug} TARGET={target} CRITERION={criterion}"
+
+
 def of(finding: Finding, criterion: Criterion, deployment: Deployment, log: str) -> Evidence:
     """The evidence that `finding` is, of `deployment` as it is now."""
     slug = deployment.platform.slug
@@ -63,7 +68,7 @@ def of(finding: Finding, criterion: Criterion, deployment: Deployment, log: str)
         observed=finding.observed,
         expected=finding.expected,
         add_on=finding.add_on or criterion.add_on,
-        reproduce=f"make check-{slug} TARGET={deployment.target} CRITERION={criterion.id}",
+        reproduce=reproduce(slug, deployment.target, criterion.id),
         versions={
             "platform": deployment.version,
             "model_sha256": deployment.model.sha256,

@@ -47,8 +47,16 @@ class Canary(Upstream):
 
 
 def render(
-    template_path: Path, *, host: str, port: int, admin_port: int, upstream_host: str, upstream_port: int,
-    answer_seconds: int = 30, canary: Canary | None = None, mirror: Upstream | None = None,
+    template_path: Path,
+    *,
+    host: str,
+    port: int,
+    admin_port: int,
+    upstream_host: str,
+    upstream_port: int,
+    answer_seconds: int = 30,
+    canary: Canary | None = None,
+    mirror: Upstream | None = None,
 ) -> str:
     """Envoy's configuration as YAML text: callers at `host`:`port`, metrics at 127.0.0.1:`admin_port`.
 
@@ -61,8 +69,14 @@ def render(
         loader=FileSystemLoader(template_path.parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template(template_path.name).render(
-        host=host, port=port, admin_port=admin_port, upstream_host=upstream_host, upstream_port=upstream_port,
-        answer_seconds=answer_seconds, canary=canary, mirror=mirror,
+        host=host,
+        port=port,
+        admin_port=admin_port,
+        upstream_host=upstream_host,
+        upstream_port=upstream_port,
+        answer_seconds=answer_seconds,
+        canary=canary,
+        mirror=mirror,
     )
 
 
@@ -90,6 +104,14 @@ def command(config_path: Path) -> list[str]:
     On SIGTERM Envoy ends at once and cuts the requests in flight: whoever stops a gateway takes its callers away first.
     """
     return [
-        str(binary()), "--config-path", str(config_path), "--concurrency", "1", "--log-level", "warn",
-        "--disable-hot-restart", "--drain-time-s", "1",
+        str(binary()),
+        "--config-path",
+        str(config_path),
+        "--concurrency",
+        "1",
+        "--log-level",
+        "warn",
+        "--disable-hot-restart",
+        "--drain-time-s",
+        "1",
     ]

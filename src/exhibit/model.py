@@ -31,7 +31,6 @@ Probabilities = npt.NDArray[np.float64]
 """[n], P(arrives more than 15 minutes late)"""
 
 
-
 @dataclass(frozen=True)
 class Flights:
     """Rows with the answers expected of any server, and, where known, how the flights ended."""

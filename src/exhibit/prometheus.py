@@ -114,8 +114,14 @@ def _run(argv: Sequence[str], cwd: Path) -> str | None:
     """Runs a command; why it failed, in one line, or None."""
     try:
         done = subprocess.run(
-            argv, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=APT_SECONDS, check=False,
+            argv,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=APT_SECONDS,
+            check=False,
         )
     except OSError as error:
         return f"{Path(argv[0]).name}: {error.strerror}"
@@ -131,7 +137,9 @@ def _run(argv: Sequence[str], cwd: Path) -> str | None:
 
 def _missing(reason: str) -> PrometheusMissing:
     return PrometheusMissing(
-        "prometheus", f"not on PATH, and its Debian package could not be unpacked ({reason})", " and ".join(BINARIES),
+        "prometheus",
+        f"not on PATH, and its Debian package could not be unpacked ({reason})",
+        " and ".join(BINARIES),
         "Install the Debian package prometheus, or put the folder of both programs on PATH.",
     )
 
@@ -191,7 +199,10 @@ class Prometheus:
         # The server is on loopback: no proxy, and no certificates, whose loading costs 20 ms. No connection is kept, so
         # that a client may be dropped without being closed.
         self._http = httpx.Client(
-            base_url=url, timeout=QUERY_SECONDS, trust_env=False, verify=False,
+            base_url=url,
+            timeout=QUERY_SECONDS,
+            trust_env=False,
+            verify=False,
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 

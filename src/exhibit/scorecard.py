@@ -152,7 +152,7 @@ def _grade(option: Option, mine: Sequence[Evidence], asked: Sequence[Criterion])
     own = [e for e in passes if e.criterion not in alternatives]
     helped = sorted({e.add_on for e in (own or passes) if e.add_on})
     if passes:
-        return (Grade.ADD_ON, f"with the {', '.join(helped)}") if helped else (Grade.NATIVE, "")
+        return (Grade.ADD_ON, ", ".join(helped)) if helped else (Grade.NATIVE, "")
     if Outcome.UNSUPPORTED in outcomes:
         return Grade.NO, "declared absent"
     if Outcome.ERROR in outcomes:

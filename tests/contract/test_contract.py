@@ -96,9 +96,8 @@ def test_a_capability_declared_absent_needs_a_reason(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_breach_and_not_a_traceback(copy: Workspace) -> None:
     slug = next(iter(PLATFORMS))
     (copy.deployments / slug / "facts.yaml").unlink()
-    assert breaches(copy) == [
-        f"deployments/{slug}/facts.yaml: no such file, expected every platform folder to hold one. Create deployments/{slug}/facts.yaml."
-    ]
+    name = f"deployments/{slug}/facts.yaml"
+    assert breaches(copy) == [f"{name}: no such file, expected every platform folder to hold one. Create {name}."]
 
 
 @pytest.mark.parametrize("slug", PLATFORMS)

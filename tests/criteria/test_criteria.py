@@ -122,7 +122,8 @@ FAILING = {
         Failing("", "grown by 100", change=with_every_request_sent_twice),
         Failing("", "not scraped at its gateway", change=known_by_another_name, constants={"DEADLINE_SECONDS": 0.5}),
         Failing(
-            "", "no value for latency",
+            "",
+            "no value for latency",
             constants={"DEADLINE_SECONDS": 3.0, "SIGNALS": {"traffic": "up", "latency": "platform:latency"}},
         ),
     ],

@@ -17,7 +17,14 @@ from exhibit.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 WORKSPACE = Workspace(ROOT)
 PLATFORMS = load_platforms(WORKSPACE)
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *WORKSPACE.deployments.glob("*/README.md"), ROOT / "scorecard/SCORECARD.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *WORKSPACE.deployments.glob("*/README.md"),
+        ROOT / "scorecard/SCORECARD.md",
+    ]
+)
 
 
 @pytest.mark.parametrize("path", sync.render(WORKSPACE), ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -64,14 +71,24 @@ def test_commands_are_make_targets(path: Path) -> None:
 
 @pytest.mark.parametrize("slug", PLATFORMS)
 def test_a_platforms_page_has_its_headings(slug: str) -> None:
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", (PLATFORMS[slug].folder / "README.md").read_text(), flags=re.DOTALL), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$",
+        re.sub(r"```.*?```", "", (PLATFORMS[slug].folder / "README.md").read_text(), flags=re.DOTALL),
+        re.MULTILINE,
+    )
     assert headings == [PLATFORMS[slug].title, "What it is", "Run it", "How it speaks", "Limits", "Copy this"]
 
 
 def test_gitlab_accepts_the_pipeline() -> None:
     files = [".gitlab-ci.yml", *(path.relative_to(ROOT).as_posix() for path in (ROOT / "ci").glob("*.yml"))]
     argv = ["check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]
-    done = subprocess.run([Path(sys.executable).parent / argv[0], *argv[1:], *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).parent / argv[0], *argv[1:], *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -79,4 +96,9 @@ def test_gitlabs_schema_can_refuse(tmp_path: Path) -> None:
     path = tmp_path / "bad.yml"
     path.write_text("job: {script: [true], retry: 9}\n")
     argv = ["check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]
-    assert subprocess.run([Path(sys.executable).parent / argv[0], *argv[1:], path], capture_output=True, check=False).returncode == 1
+    assert (
+        subprocess.run(
+            [Path(sys.executable).parent / argv[0], *argv[1:], path], capture_output=True, check=False
+        ).returncode
+        == 1
+    )

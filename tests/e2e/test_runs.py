@@ -237,7 +237,7 @@ def test_a_misspelt_key_is_found_before_anything_starts(new_checkout: New) -> No
 
 
 def test_a_disk_that_takes_no_more_is_one_message(new_checkout: New) -> None:
-    """A limit on the size of files stands in for a full disk: writes fail in the same places, with the same exception."""
+    """A limit on the size of files stands in for a full disk: writes fail in the same places, by the same exception."""
     checkout = new_checkout()
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
     done = subprocess.run(

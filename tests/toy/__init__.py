@@ -20,7 +20,17 @@ SOURCE = Path(__file__).parent
 ROOT = SOURCE.parents[1]
 SLUG = "toy"
 FEATURES = [
-    "carrier", "origin", "weekday", "hour", "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure",
+    "carrier",
+    "origin",
+    "weekday",
+    "hour",
+    "distance",
+    "temp",
+    "dewp",
+    "humid",
+    "wind_speed",
+    "precip",
+    "pressure",
     "visib",
 ]
 WEIGHTS = [0.02, -0.1, 0.03, 0.1, 0.0001, 0.01, -0.01, 0.015, 0.02, 2.0, -0.01, -0.05]
@@ -80,7 +90,9 @@ def _write_model(folder: Path) -> None:
     np.savez(artifacts / "held_out.npz", **held_out)
     (artifacts / "weights.json").write_text(json.dumps({"weights": WEIGHTS, "bias": BIAS}))
     manifest = {
-        "model": "flight-delay", "inputs_sha256": "", "features": FEATURES,
+        "model": "flight-delay",
+        "inputs_sha256": "",
+        "features": FEATURES,
         "artifacts": {"weights": {"path": "weights.json", "sha256": digests.path_sha256(artifacts / "weights.json")}},
     }
     (artifacts / "manifest.json").write_text(json.dumps(manifest))

@@ -104,15 +104,26 @@ class Envoy:
 
 @contextmanager
 def envoy(
-    folder: Path, upstream_port: int, *, answer_seconds: int = 30, canary: Canary | None = None,
+    folder: Path,
+    upstream_port: int,
+    *,
+    answer_seconds: int = 30,
+    canary: Canary | None = None,
     mirror: Upstream | None = None,
 ) -> Iterator[Envoy]:
     port, admin_port = processes.free_ports(2)
     config = folder / "envoy.yaml"
     config.write_text(
         render(
-            TEMPLATE, host=HOST, port=port, admin_port=admin_port, upstream_host=HOST, upstream_port=upstream_port,
-            answer_seconds=answer_seconds, canary=canary, mirror=mirror,
+            TEMPLATE,
+            host=HOST,
+            port=port,
+            admin_port=admin_port,
+            upstream_host=HOST,
+            upstream_port=upstream_port,
+            answer_seconds=answer_seconds,
+            canary=canary,
+            mirror=mirror,
         )
     )
     admin = f"http://{HOST}:{admin_port}"
@@ -137,7 +148,13 @@ def ready(admin: str) -> bool:
 def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, mirror: Upstream | None) -> None:
     config = tmp_path / "envoy.yaml"
     text = render(
-        TEMPLATE, host=HOST, port=80, admin_port=83, upstream_host="model.example", upstream_port=84, canary=canary,
+        TEMPLATE,
+        host=HOST,
+        port=80,
+        admin_port=83,
+        upstream_host="model.example",
+        upstream_port=84,
+        canary=canary,
         mirror=mirror,
     )
     config.write_text(text)

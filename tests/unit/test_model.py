@@ -51,12 +51,12 @@ def test_a_corrupted_export_is_refused_by_name(workspace: Workspace, path: str, 
 
 def test_a_missing_export_is_refused_by_name(workspace: Workspace) -> None:
     (workspace.model / "artifacts" / "model.onnx").unlink()
-    with pytest.raises(ModelError, match="model/artifacts/model.onnx: no such file"):
+    with pytest.raises(ModelError, match=r"model/artifacts/model\.onnx: no such file"):
         models.load(workspace)
 
 
 def test_no_model_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no model yet, expected a trained one. Run: make model"):
+    with pytest.raises(ModelError, match=r"no model yet, expected a trained one\. Run: make model"):
         models.load(Workspace(tmp_path))
 
 

@@ -19,11 +19,12 @@ from exhibit import processes
 from exhibit.errors import ServerError
 from exhibit.processes import Running
 
-STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
-)
-WITH_CHILD = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print('ready', flush=True); time.sleep(60)"
-QUIET = "import time; print('ready', flush=True); time.sleep(60)"
+SLEEP = "print('ready', flush=True); time.sleep(60)"
+QUIET = f"import time; {SLEEP}"
+STUBBORN = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
+CHILD = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+WITH_CHILD = f"import subprocess, sys, time; {CHILD}; {SLEEP}"
+LISTENING = f"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', PORT)); s.listen(); {SLEEP}"
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:
@@ -135,8 +136,7 @@ def test_free_ports_are_different_and_a_taken_one_is_not_free() -> None:
 
 def test_listens_tells_ones_own_port_from_a_strangers(tmp_path: Path) -> None:
     port = processes.free_ports(1)[0]
-    code = f"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen(); print('ready', flush=True); time.sleep(60)"
-    running = start(tmp_path, code)
+    running = start(tmp_path, LISTENING.replace("PORT", str(port)))
     other = start(tmp_path / "other", QUIET)
     assert processes.listens(running, port)
     assert not processes.listens(other, port)

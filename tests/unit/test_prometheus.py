@@ -178,7 +178,9 @@ def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path) -> N
     write_target(tmp_path / "targets", "alpha", "local", {"gateway": (f"{HOST}:1", "/stats/prometheus")})
     config.write_text(
         render(
-            SOURCE / "prometheus.yaml.j2", targets_folder=tmp_path / "targets", rules_folder=SOURCE / "rules",
+            SOURCE / "prometheus.yaml.j2",
+            targets_folder=tmp_path / "targets",
+            rules_folder=SOURCE / "rules",
             scrape_interval="5s",
         )
     )
@@ -195,7 +197,10 @@ def test_a_target_is_one_file_with_its_labels(tmp_path: Path) -> None:
     assert gateway == {
         "targets": ["h:1"],
         "labels": {
-            "platform": "alpha", "target": "local", "source": "gateway", "__metrics_path__": "/stats/prometheus",
+            "platform": "alpha",
+            "target": "local",
+            "source": "gateway",
+            "__metrics_path__": "/stats/prometheus",
         },
     }
     assert (native["targets"], native["labels"]["source"]) == (["h:2"], "native")

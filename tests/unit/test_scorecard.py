@@ -41,9 +41,9 @@ PASS, FAIL, UNSUPPORTED, ERROR, NOT_RUN = Outcome
         ([evidence("own", UNSUPPORTED)], Grade.NO, "declared absent"),
         # A criterion about an add-on is another way to the same end ...
         ([evidence("own", PASS), evidence("added", PASS, "gateway")], Grade.NATIVE, ""),
-        ([evidence("own", UNSUPPORTED), evidence("added", PASS, "gateway")], Grade.ADD_ON, "with the gateway"),
+        ([evidence("own", UNSUPPORTED), evidence("added", PASS, "gateway")], Grade.ADD_ON, "gateway"),
         # ... a criterion about the platform that needed help is not the platform's own doing.
-        ([evidence("own", PASS, "gateway"), evidence("other", PASS)], Grade.ADD_ON, "with the gateway"),
+        ([evidence("own", PASS, "gateway"), evidence("other", PASS)], Grade.ADD_ON, "gateway"),
         ([evidence("own", ERROR)], Grade.NOT_RUN, "the check ended with an error"),
         ([evidence("own", NOT_RUN)], Grade.NOT_RUN, "It did 1 thing."),
         ([], Grade.NOT_RUN, "no evidence yet"),
@@ -66,5 +66,7 @@ def test_every_option_has_a_cell_in_every_group_and_the_studys_mark_is_beside_it
     assert card.cells["torchserve", "explainability"].study == "❓"
     assert card.cells["sagemaker", "model_metrics"].grade is Grade.NOT_RUN
     for group in card.groups.values():
-        assert not group.study or set(group.study) == {option.slug for option in card.options if option.slug in group.study}
+        assert not group.study or set(group.study) == {
+            option.slug for option in card.options if option.slug in group.study
+        }
         assert len(group.study) in (0, 10)

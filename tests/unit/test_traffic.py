@@ -105,7 +105,7 @@ def test_nobody_there_is_counted_and_raises_nothing() -> None:
 
 
 def test_a_stall_is_charged_from_the_intended_send_time(url: str) -> None:
-    """All requests but a few are due while the server stalls; closed-loop driving would report only the first as slow."""
+    """All requests are due while the server stalls; closed-loop driving would report only the first as slow."""
     Server.stalled.acquire()
     released = threading.Timer(0.6, Server.stalled.release)
     released.start()

@@ -34,7 +34,8 @@ def check(deployment: Deployment) -> Finding:
     right = int((np.abs(answers - flights.expected) <= TOLERANCE).sum())
     # Some servers count just after they have answered.
     after = Retrying(
-        stop=stop_after_delay(METRIC_SECONDS), wait=wait_fixed(0.05),
+        stop=stop_after_delay(METRIC_SECONDS),
+        wait=wait_fixed(0.05),
         retry=retry_if_result(lambda now: now[0] - before[0] < CALLERS),
         retry_error_callback=lambda last: last.outcome.result() if last.outcome else before,
     )(_histogram, deployment, batching.metric)

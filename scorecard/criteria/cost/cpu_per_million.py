@@ -45,7 +45,8 @@ def check(deployment: Deployment) -> Finding:
     resident_mib = deployment.usage().resident_bytes / 2**20
     price = cpu_hours * (prices.cpu_hour + resident_mib / 1024 * prices.gb_hour)
     observed = {
-        "cpu_hours_per_million": _rounded(cpu_hours), "resident_mib": _rounded(resident_mib),
+        "cpu_hours_per_million": _rounded(cpu_hours),
+        "resident_mib": _rounded(resident_mib),
         f"{prices.currency.lower()}_per_million": _rounded(price),
     }
     return judge(

@@ -46,7 +46,8 @@ class Page(HTMLParser):
         named = {values["for"] for tag, values, _ in self.tags if tag == "label" and "for" in values}
         inputs = [tag for tag in self.tags if tag[0] in ("input", "select", "textarea") and "form" in tag[2]]
         return {
-            values.get("name", "") for _, values, inside in inputs
+            values.get("name", "")
+            for _, values, inside in inputs
             if "label" in inside or values.get("id") in named or values.get("aria-label")
         }
 
@@ -59,14 +60,22 @@ def check(deployment: Deployment) -> Finding:
     elsewhere = [v[a] for _, v, _ in page.tags for a in ("src", "href", "action") if ELSEWHERE.match(v.get(a, ""))]
     actions = [values.get("action", "") for tag, values, _ in page.tags if tag == "form"]
     observed = {
-        "status": response.status_code, "content_type": kind.partition(";")[0], "title": bool(page.title),
+        "status": response.status_code,
+        "content_type": kind.partition(";")[0],
+        "title": bool(page.title),
         "viewport": any(tag == "meta" and values.get("name") == "viewport" for tag, values, _ in page.tags),
-        "inputs_without_label": unlabelled, "from_elsewhere": elsewhere,
+        "inputs_without_label": unlabelled,
+        "from_elsewhere": elsewhere,
         "form": _answer(deployment, urljoin(str(response.url), actions[0])) if actions else "none",
     }
     expected = {
-        "status": 200, "content_type": "text/html", "title": True, "viewport": True, "inputs_without_label": [],
-        "from_elsewhere": [], "form": "answers rightly",
+        "status": 200,
+        "content_type": "text/html",
+        "title": True,
+        "viewport": True,
+        "inputs_without_label": [],
+        "from_elsewhere": [],
+        "form": "answers rightly",
     }
     wrong = [f"{name.replace('_', ' ')}: {found}" for name, found in observed.items() if found != expected[name]]
     fine = f"labels an input for each of the {len(deployment.model.features)} features, and its form answers rightly"

@@ -64,6 +64,8 @@ def _counted(deployment: Deployment, prometheus: Prometheus) -> float:
 def _first(prometheus: Prometheus, promql: str) -> list[Sample]:
     """The first answer of `promql` that is not empty; an empty one after the deadline."""
     return Retrying(
-        stop=stop_after_delay(DEADLINE_SECONDS), wait=wait_fixed(0.05),
-        retry=retry_if_result(lambda samples: not samples), retry_error_callback=lambda _: [],
+        stop=stop_after_delay(DEADLINE_SECONDS),
+        wait=wait_fixed(0.05),
+        retry=retry_if_result(lambda samples: not samples),
+        retry_error_callback=lambda _: [],
     )(prometheus.query, promql)

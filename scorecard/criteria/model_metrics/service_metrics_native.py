@@ -47,8 +47,10 @@ def _counted(deployment: Deployment, prometheus: Prometheus) -> float:
     now = time.time()
     scraped = f"timestamp({deployment.labelled('up', 'native')}) > {now}"
     found = Retrying(
-        stop=stop_after_delay(DEADLINE_SECONDS), wait=wait_fixed(0.05),
-        retry=retry_if_result(lambda samples: not samples), retry_error_callback=lambda _: [],
+        stop=stop_after_delay(DEADLINE_SECONDS),
+        wait=wait_fixed(0.05),
+        retry=retry_if_result(lambda samples: not samples),
+        retry_error_callback=lambda _: [],
     )(prometheus.query, scraped)
     if not found:
         raise AnswerError(f"was not scraped by Prometheus within {DEADLINE_SECONDS:g} s")

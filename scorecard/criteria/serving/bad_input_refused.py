@@ -60,9 +60,15 @@ def _cases(deployment: Deployment) -> dict[str, bytes | None]:
     marked = broken(31337.0)
     large = np.tile(golden, (2 * 2**20 // len(encode(golden)) + 2, 1))
     return {
-        "11 columns": encode(rows[:, :11]), "NaN": broken(np.nan), "infinity": broken(np.inf), "1e39": broken(1e39),
+        "11 columns": encode(rows[:, :11]),
+        "NaN": broken(np.nan),
+        "infinity": broken(np.inf),
+        "1e39": broken(1e39),
         "text in a row": marked.replace(MARKER, b'"late"') if MARKER in marked else None,
-        "no rows": encode(rows[:0]), "empty body": b"", "not JSON": b"not a request", "2 MiB": encode(large),
+        "no rows": encode(rows[:0]),
+        "empty body": b"",
+        "not JSON": b"not a request",
+        "2 MiB": encode(large),
     }
 
 

@@ -83,7 +83,10 @@ def check(deployment: Deployment) -> Finding:
             "listens_afterwards": _accepts(replica),
         }
     expected = {
-        "beside_the_six": RIGHT, "in_flight": {RIGHT: 6}, "callers_harmed": [], "ended_by_itself": True,
+        "beside_the_six": RIGHT,
+        "in_flight": {RIGHT: 6},
+        "callers_harmed": [],
+        "ended_by_itself": True,
         "listens_afterwards": False,
     }
     wrong = [f"{name.replace('_', ' ')}: {found}" for name, found in observed.items() if found != expected[name]]

@@ -24,7 +24,7 @@ from markupsafe import Markup, escape
 from exhibit import scorecard
 from exhibit.criteria import Criterion, Outcome
 from exhibit.errors import ExhibitError
-from exhibit.evidence import Evidence
+from exhibit.evidence import Evidence, reproduce
 from exhibit.render import exhibits
 from exhibit.scorecard import Cell, Grade, Group, Option, Scorecard
 from exhibit.workspace import Workspace, write_atomically
@@ -154,7 +154,7 @@ def _items(card: Scorecard, option: Option, cell: Cell, criterion: Criterion) ->
         stale = card.stale.get((one.platform, one.target, one.criterion))
         yield Item(criterion, one, stale, _values(one.observed, one.expected), one.reproduce)
     if not found:
-        yield Item(criterion, None, None, (), f"make check-{option.slug} TARGET=local CRITERION={criterion.id}")
+        yield Item(criterion, None, None, (), reproduce(option.slug, "local", criterion.id))
 
 
 def _values(observed: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

@@ -14,9 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from exhibit import scorecard
-from exhibit.contract import Absent, Platform
+from exhibit.contract import Absent, Platform, Present
 from exhibit.criteria import SECTIONS, Outcome
-from exhibit.documents import Document
 from exhibit.errors import ExhibitError
 from exhibit.scorecard import Cell, Scorecard
 from exhibit.workspace import Workspace, write_atomically
@@ -122,7 +121,7 @@ def _outcome(card: Scorecard, slug: str, criterion: str) -> str:
     stale = " (stale)" if (slug, found.target, criterion) in card.stale else ""
     return (
         _SYMBOLS[found.outcome]
-        + (f", with the {found.add_on}" if found.add_on and found.outcome is Outcome.PASS else "")
+        + (f" (add-on: {found.add_on})" if found.add_on and found.outcome is Outcome.PASS else "")
         + stale
     )
 
@@ -133,11 +132,11 @@ def _tally(card: Scorecard, slug: str) -> str:
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome if counts[outcome])
 
 
-def _summary(capability: Document) -> str:
-    """The one value of a capability that tells a reader most: its path, its model, or its command."""
-    values = capability.model_dump()
-    first = values[next(iter(values))]
-    return " ".join(first) if isinstance(first, list) else str(first)
+def _summary(capability: Present) -> str:
+    """The one value of a capability that tells a reader most (its path, its model, or its command), and who adds it."""
+    first = next(iter(capability.model_dump(exclude={"added_by"}).values()))
+    value = " ".join(first) if isinstance(first, list) else str(first)
+    return f"`{value}`" + (f", added by serve/{capability.added_by}" if capability.added_by else "")
 
 
 def _one_line(text: Any) -> str:

@@ -27,7 +27,8 @@ METADATA = {
     "/v2/health/live": {"live": True},
     "/v2/health/ready": {"ready": True},
     MODEL: {
-        "name": os.environ["MODEL_NAME"], "platform": "toy",
+        "name": os.environ["MODEL_NAME"],
+        "platform": "toy",
         "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, COLUMNS]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1]}],
     },
@@ -184,15 +185,17 @@ class Handler(BaseHTTPRequestHandler):
     def _metrics(self) -> str:
         requests, batcher = self.server.requests, self.server.batcher
         counted = {} if FAULT == "counts_nothing" else requests
-        return "\n".join([
-            "# TYPE toy_requests_total counter",
-            *(f'toy_requests_total{{path="{path}"}} {count}' for path, count in counted.items()),
-            "# TYPE toy_batch_size histogram",
-            f'toy_batch_size_bucket{{le="+Inf"}} {batcher.calls}',
-            f"toy_batch_size_sum {batcher.rows}",
-            f"toy_batch_size_count {batcher.calls}",
-            "",
-        ])
+        return "\n".join(
+            [
+                "# TYPE toy_requests_total counter",
+                *(f'toy_requests_total{{path="{path}"}} {count}' for path, count in counted.items()),
+                "# TYPE toy_batch_size histogram",
+                f'toy_batch_size_bucket{{le="+Inf"}} {batcher.calls}',
+                f"toy_batch_size_sum {batcher.rows}",
+                f"toy_batch_size_count {batcher.calls}",
+                "",
+            ]
+        )
 
     def _send_json(self, status: int, answer: dict[str, Any]) -> None:
         self._send(status, json.dumps(answer))
