@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from exhibit.errors import ExhibitError
 class Client(Protocol):
     """What each platform's client.py provides, with nothing but the standard library and numpy."""
 
-    def encode(self, rows: npt.NDArray[np.float32]) -> bytes:
+    def encode(self, rows: npt.NDArray[np.floating[Any]]) -> bytes:
         """A request body for `rows` [n, k]; never validates, so that the checks can send what is wrong."""
 
     def decode(self, body: bytes) -> npt.NDArray[np.float64]:

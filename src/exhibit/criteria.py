@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -116,6 +117,7 @@ def _load(workspace: Workspace, path: Path) -> Criterion:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where pydantic looks up annotations
     spec.loader.exec_module(module)
     question, sections = _documentation(module.__doc__ or "")
     missing = [section for section in SECTIONS if section not in sections]

@@ -31,6 +31,11 @@ Probabilities = npt.NDArray[np.float64]
 """[n], P(arrives more than 15 minutes late)"""
 
 
+def difference(answers: Probabilities, expected: Probabilities) -> float:
+    """The largest absolute difference, to two significant digits; an answer that is no number is as wrong as can be."""
+    return float(f"{np.nan_to_num(np.abs(answers - expected), nan=1.0).max():.1e}")
+
+
 @dataclass(frozen=True)
 class Flights:
     """Rows with the answers expected of any server, and, where known, how the flights ended."""

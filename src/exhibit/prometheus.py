@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from exhibit.errors import ExhibitError
 from exhibit.workspace import write_json
@@ -232,6 +233,19 @@ class Prometheus:
         if kind != "vector":
             raise self._error(promql, f"a {kind}", "an instant vector or a scalar", "Leave out the range at its end.")
         return [Sample(one["metric"], float(one["value"][1]), float(one["value"][0])) for one in result]
+
+    def first(self, promql: str, within_seconds: float) -> list[Sample]:
+        """The first answer of `promql` that is not empty, asked for again and again; an empty one after the deadline.
+
+        Raises:
+            PrometheusError: see `query`.
+        """
+        return Retrying(
+            stop=stop_after_delay(within_seconds),
+            wait=wait_fixed(0.05),
+            retry=retry_if_result(lambda samples: not samples),
+            retry_error_callback=lambda _: [],
+        )(self.query, promql)
 
     def scalar(self, promql: str) -> float:
         """The value of the one series that `promql` selects now.

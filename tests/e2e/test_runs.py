@@ -117,14 +117,21 @@ def test_a_wrong_request_is_one_message(new_checkout: New, arguments: tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "edits", "says"),
     [
-        ("dies_at_once", "toy: the server ended by itself with exit code"),
-        ("never_ready", "toy: not ready after 2 s: answered 503"),
+        ("dies_at_once", {}, "toy: the server ended by itself with exit code"),
+        ("never_ready", SHORT, "toy: not ready after 2 s: answered 503"),
+        (
+            "never_ready",
+            {**SHORT, "serve/server.py": ('Refusal(503, "not ready', 'Refusal(500, "not ready')},
+            "answered 500",
+        ),
     ],
 )
-def test_a_server_that_does_not_come_up_shows_its_last_lines(new_checkout: New, fault: str, says: str) -> None:
-    checkout = new_checkout(fault, SHORT)
+def test_a_server_that_does_not_come_up_shows_its_last_lines(
+    new_checkout: New, fault: str, edits: dict[str, tuple[str, str]], says: str
+) -> None:
+    checkout = new_checkout(fault, edits)
     done = checkout.run("demo")
     assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr

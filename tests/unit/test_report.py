@@ -190,7 +190,7 @@ def test_every_button_opens_a_panel_that_exists(page: Page) -> None:
 def test_a_criterion_without_evidence_says_how_to_get_it(page: Page) -> None:
     opened = panel(page.html, "evidence-toy-serving")
     assert "There is no evidence yet." in opened
-    assert "make check-toy TARGET=local CRITERION=serving/refuses" in opened
+    assert "make deploy-toy check-toy TARGET=local CRITERION=serving/refuses" in opened
 
 
 def test_an_option_that_is_not_built_is_not_run(page: Page) -> None:

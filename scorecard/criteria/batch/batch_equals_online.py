@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from exhibit.criteria import Finding, judge
-from exhibit.model import TOLERANCE, Probabilities
+from exhibit.model import TOLERANCE, difference
 from exhibit.targets import Deployment
 
 NEEDS = ("offline_batch",)
@@ -27,9 +27,9 @@ def check(deployment: Deployment) -> Finding:
         return judge(False, message, observed={"probabilities": offline.size}, expected={"probabilities": ROWS})
     online = np.concatenate([deployment.predict(flights.rows[at : at + CHUNK]) for at in range(0, ROWS, CHUNK)])
     observed = {
-        "offline_from_online": _difference(offline, online),
-        "offline_from_estimator": _difference(offline, flights.expected),
-        "online_from_estimator": _difference(online, flights.expected),
+        "offline_from_online": difference(offline, online),
+        "offline_from_estimator": difference(offline, flights.expected),
+        "online_from_estimator": difference(online, flights.expected),
     }
     return judge(
         max(observed.values()) <= TOLERANCE,
@@ -38,8 +38,3 @@ def check(deployment: Deployment) -> Finding:
         observed=observed,
         expected=dict.fromkeys(observed, TOLERANCE),
     )
-
-
-def _difference(one: Probabilities, other: Probabilities) -> float:
-    # An answer that is no number is as wrong as a probability can be.
-    return float(f"{np.nan_to_num(np.abs(one - other), nan=1.0).max():.1e}")

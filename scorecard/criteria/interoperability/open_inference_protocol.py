@@ -1,6 +1,6 @@
 """Does it speak the Open Inference Protocol, so that callers need not know which server answers?
 
-Why: One protocol (V2, of KServe, Seldon, Triton, TorchServe and others) makes the server a part that can be exchanged.
+Why: One protocol (V2, of KServe, Triton and others) makes the server a part that can be exchanged.
 How: Over REST: health, server and model metadata, inference on the golden rows with the tensor's data flat and nested,
     an unknown model, and tensors of the wrong shape.
 Pass: Health, metadata (input flights, output late_probability, both FP32) and answers are as the protocol and the model
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from exhibit.criteria import Finding, judge
-from exhibit.model import TOLERANCE
+from exhibit.model import TOLERANCE, difference
 from exhibit.targets import Deployment
 
 NEEDS = ("open_inference",)
@@ -76,5 +76,5 @@ def _is_right(deployment: Deployment, answer: tuple[int, dict[str, Any]]) -> boo
     golden, (status, found) = deployment.model.golden, answer
     if status != 200 or _tensors(found, "outputs") != [("late_probability", "FP32", [len(golden)])]:
         return False
-    difference = np.abs(np.asarray(found["outputs"][0]["data"], dtype=np.float64) - golden.expected)
-    return found.get("id", ID) == ID and bool(difference.max() <= TOLERANCE)
+    answers = np.asarray(found["outputs"][0]["data"], dtype=np.float64)
+    return found.get("id", ID) == ID and difference(answers, golden.expected) <= TOLERANCE

@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 
 from exhibit.criteria import Finding, judge
-from exhibit.model import TOLERANCE
+from exhibit.model import TOLERANCE, difference
 from exhibit.targets import AnswerError, Deployment, Via
 
 MARKER = b"31337.0"
@@ -89,7 +89,7 @@ def _afterwards(deployment: Deployment) -> str:
     if ended := deployment.ended():
         return f"the server {ended}"
     try:
-        differences = np.abs(deployment.predict(golden.rows) - golden.expected)
+        off = difference(deployment.predict(golden.rows), golden.expected)
     except (AnswerError, httpx.TransportError) as error:
         return f"{type(error).__name__}: {error}"
-    return "right" if differences.max() <= TOLERANCE else f"wrong by {differences.max():.1e}"
+    return "right" if off <= TOLERANCE else f"wrong by {off}"

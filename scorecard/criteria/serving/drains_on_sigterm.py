@@ -21,10 +21,9 @@ from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 
 from exhibit.criteria import Finding, judge
-from exhibit.model import TOLERANCE
+from exhibit.model import TOLERANCE, difference
 from exhibit.targets import AnswerError, Deployment
 
 RIGHT, CLOSED = "right", "closed before any answer"
@@ -54,7 +53,7 @@ class Request:
             return CLOSED
         except (AnswerError, HTTPException, OSError) as error:
             return f"{type(error).__name__}: {error}"
-        return RIGHT if np.abs(found - self.flights.expected).max() <= TOLERANCE else "wrong"
+        return RIGHT if difference(found, self.flights.expected) <= TOLERANCE else "wrong"
 
 
 def check(deployment: Deployment) -> Finding:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from exhibit.criteria import Finding, judge
-from exhibit.model import TOLERANCE, Probabilities
+from exhibit.model import TOLERANCE, difference
 from exhibit.targets import Deployment, Via
 
 WAYS: tuple[Via, ...] = ("platform", "gateway")
@@ -25,8 +25,8 @@ def check(deployment: Deployment) -> Finding:
     for via in WAYS:
         batch = deployment.predict(golden.rows, via=via)
         singly = [deployment.predict(golden.rows[at : at + 1], via=via)[0] for at in range(len(golden))]
-        differences[f"{via}, one batch"] = _difference(batch, golden.expected)
-        differences[f"{via}, row by row"] = _difference(np.asarray(singly), golden.expected)
+        differences[f"{via}, one batch"] = difference(batch, golden.expected)
+        differences[f"{via}, row by row"] = difference(np.asarray(singly), golden.expected)
     sent = {name: report.sent + report.dropped for name, report in deployment.traffic.items()}
     right = {name: report.right for name, report in deployment.traffic.items()}
     worst = max(differences, key=lambda way: differences[way])
@@ -42,8 +42,3 @@ def check(deployment: Deployment) -> Finding:
         observed={"largest_difference": differences, "right_of_scenario": right},
         expected={"largest_difference": TOLERANCE, "right_of_scenario": sent},
     )
-
-
-def _difference(answers: Probabilities, expected: Probabilities) -> float:
-    # An answer that is no number is as wrong as a probability can be.
-    return float(f"{np.nan_to_num(np.abs(answers - expected), nan=1.0).max():.1e}")

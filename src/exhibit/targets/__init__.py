@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,7 @@ from exhibit.prometheus import Prometheus
 from exhibit.traffic import Report
 
 Via = Literal["platform", "gateway"]
+Source = Literal["native", "gateway"]
 REQUEST_SECONDS = 30.0
 
 
@@ -55,10 +57,14 @@ class Deployment(ABC):
     """None where no Prometheus can be had: criteria that need it are then not run."""
     traffic: dict[str, Report] = field(default_factory=dict)
     """What the scenarios sent so far got for answers, by scenario."""
+    scrape_seconds: float = 10.0
+    """Deadline for a scrape: Prometheus takes up a new target within 5 s (it throttles changes), then scrapes each 1 s."""
 
     def __post_init__(self) -> None:
         # On loopback: no proxy of the environment, no certificates to load.
-        self.http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False)
+        # No limit of kept connections: with one, many callers at once can get a connection that is just being closed.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self.http = httpx.Client(timeout=REQUEST_SECONDS, trust_env=False, limits=limits)
 
     def __enter__(self) -> Self:
         return self
@@ -127,12 +133,37 @@ class Deployment(ABC):
         assert isinstance(native, NativeMetrics)
         return f"sum({self.labelled(native.requests, 'native')})"
 
-    def labelled(self, selector: str, source: Literal["native", "gateway"]) -> str:
+    def labelled(self, selector: str, source: Source) -> str:
         """`selector` restricted to this deployment's series of `source`."""
         labels = f'platform="{self.platform.slug}",target="{self.target}",source="{source}"'
         name, brace, rest = selector.partition("{")
         inner = rest.rstrip().removesuffix("}").strip() if brace else ""
         return f"{name}{{{','.join(part for part in (inner, labels) if part)}}}"
+
+    def rise(self, counter: str, source: Source, act: Callable[[], None], expected: float) -> float:
+        """By how much `counter` (PromQL) has grown in Prometheus from before to after `act`.
+
+        Both readings are of scrapes that began when they were asked for, so nothing sent earlier leaks in. Some servers
+        count just after they have answered: it is read until it has grown by `expected` or for some seconds.
+
+        Raises:
+            AnswerError: `source` is not scraped.
+        """
+        before = self._scraped(counter, source)
+        act()
+        deadline = time.monotonic() + self.scrape_seconds
+        grown = self._scraped(counter, source) - before
+        while grown < expected and time.monotonic() < deadline:
+            grown = self._scraped(counter, source) - before
+        return grown
+
+    def _scraped(self, counter: str, source: Source) -> float:
+        """The counter as of a scrape that began after this call; 0 where there is no such series (yet)."""
+        assert self.prometheus is not None
+        if not self.prometheus.first(f"timestamp({self.labelled('up', source)}) > {time.time()}", self.scrape_seconds):
+            raise AnswerError(f"was not scraped ({source}) by Prometheus within {self.scrape_seconds:g} s")
+        samples = self.prometheus.query(counter)
+        return samples[0].value if samples else 0.0
 
     def recorded(self, rule: str) -> str:
         """PromQL for this deployment's series of a recording rule."""

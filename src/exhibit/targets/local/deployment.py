@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,8 +69,11 @@ class LocalDeployment(Deployment):
     def ended(self) -> str | None:
         if self.server.running.process() is not None:
             return None
-        child = self.server.running.child
-        return f"ended with {processes.describe_exit(child.poll() if child else None)}"
+        child, code = self.server.running.child, None
+        if child:
+            with suppress(subprocess.TimeoutExpired):  # it is gone; how it went is known a moment later
+                code = child.wait(timeout=1)
+        return f"ended with {processes.describe_exit(code)}"
 
     def usage(self) -> Usage:
         return processes.usage(self.server.running)

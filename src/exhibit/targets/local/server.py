@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import numpy as np
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from exhibit import processes
@@ -18,7 +17,7 @@ from exhibit.clients import Client
 from exhibit.contract import Platform
 from exhibit.environments import Environment
 from exhibit.errors import ServerError
-from exhibit.model import TOLERANCE, Model
+from exhibit.model import TOLERANCE, Model, difference
 from exhibit.processes import Running
 from exhibit.targets import Started
 
@@ -193,8 +192,8 @@ def _require_right_prediction(
     if response.status_code != 200:
         raise NotReady(f"answered {response.status_code}: {response.text[:200]!r}")
     try:
-        difference = float(np.max(np.abs(client.decode(response.content) - golden.expected)))
+        off = difference(client.decode(response.content), golden.expected)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise NotReady(f"answer cannot be read: {error!r}") from error
-    if not difference <= TOLERANCE:
-        raise NotReady(f"predictions differ from the golden answers by {difference:.2g} (at most {TOLERANCE})")
+    if off > TOLERANCE:
+        raise NotReady(f"predictions differ from the golden answers by {off} (at most {TOLERANCE})")

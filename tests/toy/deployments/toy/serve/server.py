@@ -151,8 +151,10 @@ class Handler(BaseHTTPRequestHandler):
                 pass
         with self.server.lock:
             self.server.requests[self.path] += 2 if FAULT == "counts_twice" else 1
-        if FAULT == "answers_503_when_stopping" and self.server.stopping:
-            raise Refusal(503, "stopping")
+        if FAULT == "answers_503_when_stopping" and len(body.get("rows", [])) > 1000:
+            time.sleep(0.3)  # a slow request, so that it is not answered before the signal is seen
+            if self.server.stopping:
+                raise Refusal(503, "stopping")
         return answer
 
     def _predict(self, rows: list[tuple[float, ...]]) -> list[float]:
@@ -222,12 +224,11 @@ def main() -> None:
     server = Server((os.environ["HOST"], int(os.environ["PORT"])))
 
     def on_sigterm(*_: object) -> None:
-        if FAULT == "drops_in_flight":
-            os._exit(0)
         # In a thread of its own: shutdown waits for serve_forever, which this thread runs.
         threading.Thread(target=server.stop).start()
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if FAULT == "ignores_sigterm" else on_sigterm)
+    handlers = {"ignores_sigterm": signal.SIG_IGN, "drops_in_flight": signal.SIG_DFL}
+    signal.signal(signal.SIGTERM, handlers.get(FAULT, on_sigterm))
     if FAULT == "leaves_a_child_listening":
         os.set_inheritable(server.fileno(), True)
         subprocess.Popen(["sleep", "30"], close_fds=False)
