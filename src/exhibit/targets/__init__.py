@@ -58,7 +58,7 @@ class Deployment(ABC):
     traffic: dict[str, Report] = field(default_factory=dict)
     """What the scenarios sent so far got for answers, by scenario."""
     scrape_seconds: float = 10.0
-    """Deadline for a scrape: Prometheus takes up a new target within 5 s (it throttles changes), then scrapes each 1 s."""
+    """Deadline for a scrape. Prometheus takes up a new target within 5 s (it throttles changes of its lists)."""
 
     def __post_init__(self) -> None:
         # On loopback: no proxy of the environment, no certificates to load.
