@@ -7,7 +7,7 @@ export PYTHONPATH := src
 EXHIBIT = .work/engine/bin/python -m exhibit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test model retrain status down report sync lock lint
+.PHONY: help demo test prepare model retrain status down report sync lock lint
 
 help: ## Show this help
 	@sed -n 's/^\([a-z%-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -16,7 +16,10 @@ demo: .work/engine/.ready ## Train the model, start the servers, send traffic, a
 	@$(EXHIBIT) demo $(PLATFORMS)
 
 test: .work/engine/.ready ## Run all tests (TESTS=tests/unit for a part of them)
-	@.work/engine/bin/python -m pytest $(TESTS)
+	@$(EXHIBIT) prepare && .work/engine/bin/python -m pytest $(TESTS)
+
+prepare: .work/engine/.ready ## Build everything that needs the network or time: a demo then works offline
+	@$(EXHIBIT) prepare
 
 model: .work/engine/.ready ## Train and export the model, if it is not current
 	@$(EXHIBIT) model

@@ -72,6 +72,22 @@ def run_demo(
 
 
 @app.command()
+def prepare() -> None:
+    """Build the model, every environment and Prometheus, so that later commands need no network and no wait."""
+    place = workspace()
+    platforms = load_platforms(place)
+    with place.lock():
+        demo.ensure_model(place)
+        for slug, platform in platforms.items():
+            with step(f"{platform.title}: environment"):
+                environments.ensure(place, slug, platform.lock)
+        monitoring = Monitoring(place)
+        with step("Prometheus: programs"):
+            monitoring.binaries()
+        _warn_if_missing(monitoring)
+
+
+@app.command()
 def model(retrain: Annotated[bool, typer.Option(help="train even if the model is current")] = False) -> None:
     """Train and export the model, if it is not current."""
     place = workspace()
@@ -88,7 +104,8 @@ def deploy(slug: Slug, target: TargetName = "kind") -> None:
         destination = _target(place, target)
         with step(f"{platform.title}: environment"):
             environments.ensure(place, slug, platform.lock)
-        _warn_without_prometheus(destination.monitoring)
+        destination.monitoring.start()
+        _warn_if_missing(destination.monitoring)
         try:
             with step(f"{platform.title}: first right prediction"):
                 deployment = destination.deploy(platform)
@@ -204,8 +221,7 @@ def lock() -> None:
             locks.compile(source, source.with_suffix(".txt"))
 
 
-def _warn_without_prometheus(monitoring: Monitoring) -> None:
-    monitoring.start()
+def _warn_if_missing(monitoring: Monitoring) -> None:
     if monitoring.missing:
         out.print(f"[yellow]{monitoring.missing}[/yellow]")
 

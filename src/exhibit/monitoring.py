@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -47,6 +48,14 @@ class Monitoring:
         """A client for it; None if it does not run."""
         return Prometheus(self.url) if self.url else None
 
+    def binaries(self) -> Path | None:
+        """The folder of its programs, unpacked first if need be; None where none can be had: `missing` says why."""
+        try:
+            return find_or_unpack(self.workspace.state / "prometheus-binaries")
+        except PrometheusMissing as missing:
+            self.missing = str(missing)
+            return None
+
     def start(self) -> None:
         """Starts it, if it does not run; where none can be had, `missing` says why and nothing is raised.
 
@@ -56,10 +65,8 @@ class Monitoring:
         if self.url:
             return
         self.stop()
-        try:
-            binaries = find_or_unpack(self.workspace.state / "prometheus-binaries")
-        except PrometheusMissing as missing:
-            self.missing = str(missing)
+        binaries = self.binaries()
+        if binaries is None:
             return
         port = processes.free_ports(1, HOST)[0]
         url = f"http://{HOST}:{port}"

@@ -29,11 +29,7 @@ def asked() -> dict[str, Criterion]:
 @pytest.fixture(scope="session")
 def _target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
     workspace = toy.make(tmp_path_factory.mktemp("healthy"))
-    # Unpacking Prometheus takes seconds: what `make demo` unpacked serves as well.
-    unpacked = toy.ROOT / ".work" / "prometheus-binaries"
-    workspace.state.mkdir()
-    if unpacked.exists():
-        (workspace.state / unpacked.name).symlink_to(unpacked)
+    toy.share_prometheus(workspace)
     target = LocalTarget(workspace, models.load(workspace), Monitoring(workspace))
     target.monitoring.start()
     try:

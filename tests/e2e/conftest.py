@@ -77,10 +77,7 @@ def complete(workspace: Workspace) -> Workspace:
     manifest_path = workspace.model / "artifacts" / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
     manifest_path.write_text(json.dumps({**manifest, "inputs_sha256": models.inputs_sha256(workspace)}))
-    workspace.state.mkdir(exist_ok=True)
-    unpacked = ROOT / ".work" / "prometheus-binaries"
-    if unpacked.exists():
-        (workspace.state / unpacked.name).symlink_to(unpacked)
+    toy.share_prometheus(workspace)
     return workspace
 
 

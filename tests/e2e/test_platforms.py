@@ -38,11 +38,11 @@ def copy_of_this_checkout(root: Path) -> Checkout:
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
-    (root / ".work").mkdir()
-    for shared in ("envs", "prometheus-binaries"):
-        (HERE.state / shared).mkdir(parents=True, exist_ok=True)
-        (root / ".work" / shared).symlink_to(HERE.state / shared)
-    return Checkout(Workspace(root))
+    workspace = Workspace(root)
+    toy.share_prometheus(workspace)
+    (HERE.state / "envs").mkdir(exist_ok=True)
+    (workspace.state / "envs").symlink_to(HERE.state / "envs")
+    return Checkout(workspace)
 
 
 @pytest.fixture
