@@ -97,3 +97,10 @@ def test_style_and_types(argv: list[str]) -> None:
         [Path(sys.executable).parent / argv[0], *argv[1:]], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_copies_of_the_page_have_not_drifted() -> None:
+    """Each folder stands alone and so has its own page: the same, but for where and how it asks."""
+    own = re.compile(r'(?<=<form action=")[^"]*|<script>.*?</script>', re.DOTALL)
+    pages = {own.sub("", path.read_text(encoding="utf-8")) for path in WORKSPACE.deployments.glob("*/serve/page.html")}
+    assert len(pages) == 1
