@@ -12,7 +12,7 @@ from rich.table import Table
 from exhibit import criteria, demo, environments, interrupts, locks, runs, traffic
 from exhibit import model as models
 from exhibit.console import err, out, step
-from exhibit.contract import Platform, load_platforms
+from exhibit.contract import Platform, WebApp, load_platforms
 from exhibit.errors import ExhibitError, ExitCode
 from exhibit.monitoring import Monitoring
 from exhibit.render import report as reports
@@ -113,6 +113,9 @@ def deploy(slug: Slug, target: TargetName = "kind") -> None:
             destination.release_monitoring()
     out.print(f"  gateway   {deployment.gateway_url}{platform.file.predict.path}")
     out.print(f"  platform  {deployment.url}{platform.file.predict.path}")
+    page = platform.file.capabilities.web_app
+    if isinstance(page, WebApp):
+        out.print(f"  page      {deployment.url}{page.path}")
     if destination.monitoring.url:
         out.print(f"  metrics   {destination.monitoring.url}")
     out.print(f"  next      make check-{slug} TARGET={target}   make down-{slug} TARGET={target}")
@@ -174,17 +177,12 @@ def status() -> None:
     if not lines:
         out.print("Nothing runs. Start a platform with: make deploy-<platform> TARGET=local")
         return
-    table = Table("platform", "target", "state", "gateway", "platform's own address", "pid", "MiB", box=None)
+    table = Table(box=None, pad_edge=False)
+    for title in ("platform", "state", "gateway", "platform itself", "pid", "MiB"):
+        table.add_column(title, no_wrap=True)
     for line in lines:
-        table.add_row(
-            line.platform,
-            LocalTarget.name,
-            line.state,
-            line.gateway_url,
-            line.url,
-            str(line.pid or ""),
-            str(line.resident_bytes // 2**20),
-        )
+        mebibytes = str(line.resident_bytes // 2**20)
+        table.add_row(line.platform, line.state, line.gateway_url, line.url, str(line.pid or ""), mebibytes)
     out.print(table)
 
 

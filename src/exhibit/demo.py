@@ -105,7 +105,7 @@ def _summarise(
     for one in found:
         if one.outcome in (Outcome.FAIL, Outcome.ERROR):
             out.print(f"  {one.outcome}: {one.platform} {one.criterion}: {one.message}", markup=False)
-    for failure in failures:
-        out.print(f"  could not run: {failure.line()}", markup=False)
+    if failures:
+        out.print(f"  could not run (see above): {', '.join(failure.subject for failure in failures)}", markup=False)
     out.print(f"scorecard  {workspace.relative(sync.scorecard_path(workspace))}")
     out.print(f"report     {reports.FILE}   [dim](open it in a browser; {seconds:.0f} s in all)[/dim]")

@@ -100,25 +100,28 @@ def _trouble(report: Report) -> str:
 
 
 def _ask(deployment: Deployment, asked: Iterable[Criterion], run: Run, log: str) -> None:
-    died: str | None = _death(deployment, "the traffic before the checks")
-    for criterion in asked:
+    """Asks one criterion after the other; once the server is gone, the rest is not run, and that is said once."""
+    died, left = _death(deployment, "the traffic before the checks", log), list(asked)
+    while left and not died:
+        criterion = left.pop(0)
         began = time.monotonic()
-        if died:
-            finding = Finding(Outcome.NOT_RUN, died, {}, {})
-        else:
-            finding = criteria.answer(criterion, deployment)
-            died = _death(deployment, criterion.id)
-            if died and finding.outcome is not Outcome.FAIL:
-                finding = Finding(Outcome.ERROR, died, {"server": deployment.ended()}, {"server": "running"})
+        finding = criteria.answer(criterion, deployment)
+        died = _death(deployment, criterion.id, log)
+        if died and finding.outcome is not Outcome.FAIL:
+            finding = Finding(Outcome.ERROR, died, {"server": deployment.ended()}, {"server": "running"})
         run.check_seconds[criterion.id] = round(time.monotonic() - began, 2)
         run.evidence.append(evidence.of(finding, criterion, deployment, log))
         out.print(f"  {_MARKS[finding.outcome]}  {criterion.id}  [dim]{run.check_seconds[criterion.id]:.1f} s[/dim]")
         out.print(f"      {finding.message}", markup=False, style="dim")
+    if left:
+        finding = Finding(Outcome.NOT_RUN, f"Not asked. {died}", {}, {})
+        run.evidence += [evidence.of(finding, criterion, deployment, log) for criterion in left]
+        out.print(f"  {_MARKS[finding.outcome]}  the other {len(left)}: the server is gone")
 
 
-def _death(deployment: Deployment, during: str) -> str | None:
+def _death(deployment: Deployment, during: str, log: str) -> str | None:
     ended = deployment.ended()
-    return f"The server of {deployment.platform.slug} {ended} during {during}; its log tells more." if ended else None
+    return f"The server of {deployment.platform.slug} {ended} during {during}; its log is {log}." if ended else None
 
 
 @contextmanager

@@ -150,6 +150,7 @@ def test_a_server_killed_in_mid_demo_is_told_once_and_the_evidence_is_whole(new_
     rest = finish(run)
     assert run.returncode == 1, rest
     assert "The server of toy ended with signal 9 (SIGKILL) during" in rest
+    assert "not run  the other" in rest
     assert len(checkout.evidence()) == len(criteria_of(checkout)) + 1
     outcomes = [json.loads(text)["outcome"] for name, text in checkout.evidence().items() if "run.json" not in name]
     assert outcomes.count("error") + outcomes.count("fail") == 1
