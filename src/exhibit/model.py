@@ -171,7 +171,7 @@ def train(workspace: Workspace, say: Callable[[str], None]) -> Model:
                     lines.append(line.rstrip())
                     say(lines[-1])
             except BaseException:
-                process.kill()
+                process.terminate()  # it then removes what it has half written
                 raise
         if process.returncode:
             raise ModelError(
