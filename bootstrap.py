@@ -17,7 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 STATE = ROOT / ".work"
 LOCK = ROOT / "requirements.txt"
-SUPPORTED = ((3, 11), (3, 12))
+# A flat line of YAML, read without a YAML library: nothing is installed yet.
+SUPPORTED = [
+    (int(major), int(minor))
+    for line in (ROOT / "versions.yaml").read_text().splitlines()
+    if line.startswith("python:")
+    for major, minor in re.findall(r"(\d+)\.(\d+)", line)
+]
 
 
 def interpreter() -> str:
@@ -30,8 +36,8 @@ def interpreter() -> str:
         if found and subprocess.run([found, "-V"], capture_output=True, check=False).returncode == 0:
             return found
     raise SystemExit(
-        f"python: found {sys.version.split()[0]}, expected 3.11 or 3.12. "
-        "Install one of them, or name it: make PYTHON=/path/to/python3.12"
+        f"python: found {sys.version.split()[0]}, expected {' or '.join(f'{x}.{y}' for x, y in SUPPORTED)}. "
+        "Install one of them, or name it: make PYTHON=/path/to/python"
     )
 
 

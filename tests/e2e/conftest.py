@@ -65,7 +65,7 @@ def complete(workspace: Workspace) -> Workspace:
     """Adds what a run needs beside platform, model and monitoring: criteria, scenarios, pages, a shared Prometheus."""
     for name in ("scorecard", "ci", "docs"):
         shutil.copytree(ROOT / name, workspace.root / name, ignore=_IGNORED)
-    for name in ("README.md", "pyproject.toml"):
+    for name in ("README.md", "pyproject.toml", "versions.yaml"):
         shutil.copy(ROOT / name, workspace.root)
     traffic = workspace.root / "traffic"
     traffic.mkdir()

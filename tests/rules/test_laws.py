@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from exhibit import criteria, locks
 from exhibit.contract import load_platforms
+from exhibit.render import sync
 from exhibit.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +107,12 @@ def test_copies_of_the_page_have_not_drifted() -> None:
     own = re.compile(r'(?<=<form action=")[^"]*|<script>.*?</script>', re.DOTALL)
     pages = {own.sub("", path.read_text(encoding="utf-8")) for path in WORKSPACE.deployments.glob("*/serve/page.html")}
     assert len(pages) == 1
+
+
+def test_a_version_has_one_home() -> None:
+    versions = sync.load_versions(WORKSPACE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    supported = SpecifierSet(project["requires-python"])
+    assert [minor for minor in range(8, 16) if f"3.{minor}.0" in supported] == [
+        int(version.removeprefix("3.")) for version in versions.python
+    ]

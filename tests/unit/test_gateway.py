@@ -197,6 +197,32 @@ def test_a_body_over_the_limit_is_refused(tmp_path: Path, size_bytes: int, statu
             assert answer.json() == {"error": f"the request's body is larger than {LIMIT_BYTES} bytes", "status": 413}
 
 
+def test_a_packed_body_which_could_unpack_to_any_size_is_refused(tmp_path: Path) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        answer = gateway.client.post("/predict", content=b"rows", headers={"content-encoding": "gzip"})
+        assert answer.status_code == 415
+        assert answer.json() == {"error": "a packed body (Content-Encoding) is not taken", "status": 415}
+        assert server.bodies == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/repository/models/x/unload",
+        "//v2/repository/models/x/unload",
+        "/v2/x/../repository/models/x/unload",
+        "/v2/%72epository/models/x/unload",
+        "/v2%2Frepository/models/x/unload",
+    ],
+)
+def test_callers_cannot_unload_a_model(tmp_path: Path, path: str) -> None:
+    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+        # As a raw target: a client library would tidy the path up first.
+        answer = gateway.client.request("POST", "/", extensions={"target": path.encode()})
+        assert answer.status_code in (400, 403)
+        assert server.bodies == []
+
+
 def test_headers_over_the_limit_are_refused(tmp_path: Path) -> None:
     with upstream() as server, envoy(tmp_path, server.port) as gateway:
         assert gateway.client.post("/predict", content=b"rows", headers={"x-large": "x" * 70_000}).status_code == 431

@@ -13,10 +13,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from exhibit import scorecard
+from exhibit import documents, scorecard
 from exhibit.contract import Absent, Platform, Present
 from exhibit.criteria import SECTIONS, Outcome
-from exhibit.errors import ExhibitError
+from exhibit.documents import Document, Text
+from exhibit.errors import ContractError, ExhibitError
 from exhibit.scorecard import Cell, Scorecard
 from exhibit.workspace import Workspace, write_atomically
 
@@ -29,6 +30,25 @@ _SYMBOLS = {
     Outcome.ERROR: "! error",
     Outcome.NOT_RUN: "○ not run",
 }
+
+
+class Versions(Document):
+    """versions.yaml."""
+
+    python: list[Text]
+    images: dict[str, Text]
+
+
+def load_versions(workspace: Workspace) -> Versions:
+    """versions.yaml of the checkout.
+
+    Raises:
+        ContractError: every breach in it.
+    """
+    versions, breaches = documents.load(workspace.root / "versions.yaml", Versions, "versions.yaml")
+    if versions is None:
+        raise ContractError(breaches)
+    return versions
 
 
 def scorecard_path(workspace: Workspace) -> Path:
@@ -48,7 +68,7 @@ def render(workspace: Workspace) -> dict[Path, str]:
         scorecard_path(workspace): templates.get_template("scorecard.md.j2").render(card=card),
         workspace.root / "docs" / "criteria.md": templates.get_template("criteria.md.j2").render(card=card),
         workspace.root / "ci" / "platforms.gitlab-ci.yml": templates.get_template("platforms.gitlab-ci.yml.j2").render(
-            card=card
+            card=card, versions=load_versions(workspace)
         ),
     }
     readme = workspace.root / "README.md"
