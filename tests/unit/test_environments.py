@@ -26,8 +26,8 @@ def test_it_is_built_once_and_found_again_by_the_locks_content(tmp_path: Path) -
 
 
 def test_no_network_is_one_message_with_uvs_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/index")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/index")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS"):
