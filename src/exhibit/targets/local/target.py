@@ -14,7 +14,7 @@ from exhibit.contract import NativeMetrics, Platform
 from exhibit.errors import ServerError
 from exhibit.model import Model
 from exhibit.monitoring import Monitoring
-from exhibit.processes import Stop
+from exhibit.processes import Running, Stop
 from exhibit.targets import Deployment, Started
 from exhibit.targets.local import server as servers
 from exhibit.targets.local.deployment import LocalDeployment
@@ -64,10 +64,8 @@ class LocalTarget:
                 return found
         self.down(platform.slug)
         folder = self._folder(platform.slug)
-        client = clients.load(platform.folder / "client.py")
-        environment = environments.ensure(self.workspace, platform.slug, platform.lock)
         try:
-            server, started = servers.start(platform, self.model, client, environment, folder)
+            server, started = self._start(platform, folder)
             gateway = Gateway.start(self.workspace, server, folder)
             deployment = self._deployment(platform, server, gateway, started)
             self._watch(deployment, gateway)
@@ -87,7 +85,7 @@ class LocalTarget:
         if not record_path.exists():
             return None
         record = json.loads(record_path.read_text())
-        noted = {running.note.name.split(".")[0]: running for running in processes.noted(record_path.parent)}
+        noted = self._own_processes(platform.slug)
         remedy = f"Run: make deploy-{platform.slug} TARGET=local"
         if any(name not in noted or noted[name].process() is None for name in ("server", "gateway")):
             raise ServerError(platform.slug, "its server or gateway is not running any more", "both to run", remedy)
@@ -131,7 +129,7 @@ class LocalTarget:
         for slug in self.noted_slugs():
             record_path = self._folder(slug) / "deployment.json"
             record = json.loads(record_path.read_text()) if record_path.exists() else {}
-            server = next((r for r in processes.noted(record_path.parent) if r.note.name.startswith("server.")), None)
+            server = self._own_processes(slug).get("server")
             alive = server is not None and server.process() is not None
             lines.append(
                 Status(
@@ -148,15 +146,24 @@ class LocalTarget:
     @contextmanager
     def _replica(self, platform: Platform) -> Iterator[Deployment]:
         folder = self._folder(platform.slug) / f"replica-{next(_replicas)}"
-        client = clients.load(platform.folder / "client.py")
-        environment = environments.ensure(self.workspace, platform.slug, platform.lock)
         try:
-            server, started = servers.start(platform, self.model, client, environment, folder)
+            server, started = self._start(platform, folder)
             with self._deployment(platform, server, None, started) as deployment:
                 yield deployment
         finally:
             for running in processes.noted(folder):
                 processes.stop(running)
+
+    def _start(self, platform: Platform, folder: Path) -> tuple[Server, Started]:
+        client = clients.load(platform.folder / "client.py")
+        environment = environments.ensure(self.workspace, platform.slug, platform.lock)
+        return servers.start(platform, self.model, client, environment, folder)
+
+    def _own_processes(self, slug: str) -> dict[str, Running]:
+        """What is noted of the deployment itself, by name; not of replicas beside it."""
+        folder = self._folder(slug)
+        noted = processes.noted(folder)
+        return {running.note.name.split(".")[0]: running for running in noted if running.note.parent == folder}
 
     def _deployment(
         self, platform: Platform, server: Server, gateway: Gateway | None, started: Started
