@@ -3,8 +3,7 @@ TARGET ?= kind
 CRITERION ?=
 PLATFORMS ?=
 TESTS ?= tests
-export PYTHONPATH := src
-EXHIBIT = .work/engine/bin/python -m exhibit
+EXHIBIT = ./exhibit
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test prepare model retrain status down report sync lock lint
@@ -30,10 +29,10 @@ retrain: .work/engine/.ready ## Train and export the model anew
 deploy-%: .work/engine/.ready ## Start one platform (TARGET=local: as a process of this machine)
 	@$(EXHIBIT) deploy $* --target $(TARGET)
 
-check-%: .work/engine/.ready ## Answer the criteria for a deployed platform (CRITERION=group/name for one)
+check-%: .work/engine/.ready ## Answer the criteria for a deployed platform (TARGET=local; CRITERION=group/name for one)
 	@$(EXHIBIT) check $* --target $(TARGET) --criterion "$(CRITERION)"
 
-down-%: .work/engine/.ready ## Stop one platform
+down-%: .work/engine/.ready ## Stop one platform (TARGET=local)
 	@$(EXHIBIT) down $* --target $(TARGET)
 
 down: .work/engine/.ready ## Stop everything this checkout started

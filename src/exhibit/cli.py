@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from exhibit import criteria, demo, environments, interrupts, locks, runs, traff
 from exhibit import model as models
 from exhibit.console import err, out, step
 from exhibit.contract import Platform, WebApp, load_platforms
-from exhibit.errors import ExhibitError, ExitCode
+from exhibit.errors import ExhibitError, ExitCode, ServerError
 from exhibit.monitoring import Monitoring
 from exhibit.render import report as reports
 from exhibit.render import sync as generated
@@ -101,14 +102,19 @@ def deploy(slug: Slug, target: TargetName = "kind") -> None:
     place = workspace()
     platform = _platform(place, slug)
     with place.lock():
-        destination = _target(place, target)
+        destination, deployment = _target(place, target), None
         with step(f"{platform.title}: environment"):
             environments.ensure(place, slug, platform.lock)
-        destination.monitoring.start()
-        _warn_if_missing(destination.monitoring)
         try:
-            with step(f"{platform.title}: first right prediction"):
-                deployment = destination.deploy(platform)
+            destination.monitoring.start()
+            _warn_if_missing(destination.monitoring)
+            with suppress(ServerError):
+                deployment = destination.attach(platform)
+            if deployment:
+                out.print(f"{platform.title} runs already, from this very folder and model")
+            else:
+                with step(f"{platform.title}: first right prediction"):
+                    deployment = destination.deploy(platform)
         finally:
             destination.release_monitoring()
     out.print(f"  gateway   {deployment.gateway_url}{platform.file.predict.path}")
@@ -117,7 +123,7 @@ def deploy(slug: Slug, target: TargetName = "kind") -> None:
     if isinstance(page, WebApp):
         out.print(f"  page      {deployment.url}{page.path}")
     if destination.monitoring.url:
-        out.print(f"  metrics   {destination.monitoring.url}")
+        out.print(f"  metrics   {destination.monitoring.url}/api/v1/query?query=platform:requests:rate1m")
     out.print(f"  next      make check-{slug} TARGET={target}   make down-{slug} TARGET={target}")
 
 
@@ -141,10 +147,11 @@ def check(
             raise ExhibitError(slug, "not deployed", "it to run", f"Run: make deploy-{slug} TARGET={target}")
         with deployment:
             log = place.relative(deployment.log)
+            scenarios = traffic.load_scenarios(place)
             if criterion:
-                found = runs.single(place, deployment, asked[criterion], log)
+                found = runs.single(place, deployment, scenarios, asked[criterion], log)
             else:
-                found = runs.everything(place, deployment, traffic.load_scenarios(place), asked, log)
+                found = runs.everything(place, deployment, scenarios, asked, log)
         generated.write(place)
     raise typer.Exit(runs.exit_code(found))
 
@@ -158,7 +165,7 @@ def down(
     place = workspace()
     if target != LocalTarget.name:
         _target(place, target)
-    with place.lock():
+    with place.lock(), interrupts.deferred():
         local = LocalTarget(place, None, Monitoring(place))
         for name in [slug] if slug else local.noted_slugs():
             stops = local.down(name)
@@ -241,10 +248,11 @@ def main() -> None:
             markup=False,
         )
         code = ExitCode.COULD_NOT_RUN
-    except Exception as error:  # click's usage errors know how to show themselves
-        if not hasattr(error, "show"):
-            raise
-        error.show()
+    except Exception as error:
+        if hasattr(error, "show"):  # click's usage errors know how to show themselves
+            error.show()
+        else:  # a defect of the engine: its traceback is what its authors need
+            err.print_exception()
         code = ExitCode.COULD_NOT_RUN
     if code == ExitCode.INTERRUPTED:  # typer, too, makes this of an interrupt
         err.print("Interrupted: what was started was stopped; the evidence of the unfinished part was not written.")

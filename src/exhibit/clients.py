@@ -35,10 +35,30 @@ def load(path: Path) -> Client:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ExhibitError(
+            f"{path.parent.name}/{path.name}", f"{type(error).__name__}: {error}", "a module that loads", "Mend it."
+        ) from error
     for name in ("encode", "decode", "rows"):
         if not callable(getattr(module, name, None)):
             raise ExhibitError(
                 f"{path.parent.name}/{path.name}", f"no function {name}", "encode, decode and rows", f"Add {name}."
             )
     return cast(Client, module)
+
+
+def read(client: Client, body: bytes, count: int) -> npt.NDArray[np.float64]:
+    """The `count` probabilities of an answer's body.
+
+    Raises:
+        ValueError: the client cannot read it, or it does not hold one probability a row.
+    """
+    try:
+        answers = np.asarray(client.decode(body), dtype=np.float64)
+    except Exception as error:  # whatever a platform's client stumbles over, the answer is what is wrong
+        raise ValueError(f"answer cannot be read ({error!r}): {body[:200]!r}") from error
+    if answers.shape != (count,):
+        raise ValueError(f"answered {answers.shape} probabilities for {count} rows")
+    return answers

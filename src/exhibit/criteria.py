@@ -17,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from exhibit.contract import Capabilities
 from exhibit.errors import ExhibitError
 from exhibit.targets import AnswerError, Deployment
@@ -97,6 +99,11 @@ def answer(criterion: Criterion, deployment: Deployment) -> Finding:
         return Finding(
             Outcome.FAIL, f"{deployment.platform.title} {wrong}.", {"answer": str(wrong)}, {"answer": "predictions"}
         )
+    except httpx.HTTPError as error:
+        # With the server alive, a connection that is dropped or an answer that never comes is its failure; with the
+        # server gone, this check cannot tell whose it was.
+        outcome = Outcome.FAIL if deployment.alive() else Outcome.ERROR
+        return Finding(outcome, f"{deployment.platform.title} did not answer: {type(error).__name__}: {error}", {}, {})
     except Exception as error:  # of the check itself or of this machine: shown as such, and the other checks go on
         return Finding(Outcome.ERROR, f"The check could not be completed: {type(error).__name__}: {error}", {}, {})
 
@@ -118,7 +125,10 @@ def _load(workspace: Workspace, path: Path) -> Criterion:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where pydantic looks up annotations
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ExhibitError(name, f"{type(error).__name__}: {error}", "a module that loads", "Mend it.") from error
     question, sections = _documentation(module.__doc__ or "")
     missing = [section for section in SECTIONS if section not in sections]
     if not question.endswith("?") or missing:

@@ -51,8 +51,8 @@ def run(workspace: Workspace, platforms: Sequence[Platform]) -> ExitCode:
                 err.print(str(error), markup=False, style="red")
     finally:
         target.down_all()
-    with step("scorecard and report"):
-        sync.write(workspace)
+        sync.write(workspace)  # of what was answered before an interrupt too: evidence and its tables stay together
+    with step("report"):
         reports.write(workspace, workspace.root / reports.FILE)
     _summarise(workspace, found, failures, time.monotonic() - began)
     code = runs.exit_code(found)

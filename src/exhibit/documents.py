@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedBase
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import YAMLError
 
 from exhibit.errors import ExhibitError
 
@@ -32,7 +32,7 @@ def load(path: Path, model: type[Model], name: str) -> tuple[Model | None, list[
         raw = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None, [ExhibitError(name, "no such file", "every platform folder to hold one", f"Create {name}.")]
-    except (MarkedYAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         return None, [_syntax_breach(name, error)]
     try:
         return model.model_validate(_plain(raw)), []
@@ -53,7 +53,7 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def _syntax_breach(name: str, error: MarkedYAMLError | UnicodeDecodeError) -> ExhibitError:
+def _syntax_breach(name: str, error: YAMLError | UnicodeDecodeError) -> ExhibitError:
     mark = getattr(error, "problem_mark", None)
     where = f"{name}:{mark.line + 1}" if mark else name
     return ExhibitError(where, getattr(error, "problem", None) or str(error), "valid YAML", "Mend the syntax.")

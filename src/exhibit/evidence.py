@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exhibit import digests
+from exhibit import digests, interrupts
 from exhibit.contract import Platform
 from exhibit.criteria import Criterion, Finding, Outcome
+from exhibit.errors import ExhibitError
 from exhibit.model import Model
 from exhibit.targets import Deployment
 from exhibit.workspace import Workspace, write_json
@@ -95,19 +96,23 @@ def write(
     """
     folder = workspace.evidence / slug / target
     written = {folder / f"{evidence.criterion}.json" for evidence in found}
-    for evidence in found:
-        write_json(folder / f"{evidence.criterion}.json", asdict(evidence))
-    if run is not None:
-        write_json(folder / RUN, run)
-    if replace:
-        for path in set(folder.rglob("*.json")) - written - {folder / RUN}:
-            path.unlink()
+    with interrupts.deferred():
+        for evidence in found:
+            write_json(folder / f"{evidence.criterion}.json", asdict(evidence))
+        if run is not None:
+            write_json(folder / RUN, run)
+        if replace:
+            for path in set(folder.rglob("*.json")) - written - {folder / RUN}:
+                path.unlink()
 
 
 def read(workspace: Workspace) -> list[Evidence]:
-    """All evidence of the checkout, by platform, target and criterion."""
-    paths = sorted(path for path in workspace.evidence.glob("*/*/*/*.json"))
-    return [_read(path) for path in paths]
+    """All evidence of the checkout, by platform, target and criterion.
+
+    Raises:
+        ExhibitError: a file of it is not what the engine wrote.
+    """
+    return [_read(path, workspace.relative(path)) for path in sorted(workspace.evidence.glob("*/*/*/*.json"))]
 
 
 def read_run(workspace: Workspace, slug: str, target: str) -> dict[str, Any] | None:
@@ -116,6 +121,11 @@ def read_run(workspace: Workspace, slug: str, target: str) -> dict[str, Any] | N
     return dict(json.loads(path.read_text())) if path.exists() else None
 
 
-def _read(path: Path) -> Evidence:
-    fields = json.loads(path.read_text())
-    return Evidence(**{**fields, "outcome": Outcome(fields["outcome"])})
+def _read(path: Path, name: str) -> Evidence:
+    try:
+        fields = json.loads(path.read_text())
+        return Evidence(**{**fields, "outcome": Outcome(fields["outcome"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExhibitError(
+            name, f"unreadable ({error})", "evidence as the engine writes it", "Remove it, and run the check again."
+        ) from error

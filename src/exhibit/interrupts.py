@@ -21,22 +21,29 @@ def install() -> None:
         signal.signal(number, _interrupt)
 
 
+_deferring = False
+
+
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Holds interrupts back until the block is left: between starting a process and noting that it runs.
+    """Holds interrupts back until the (outermost) block is left: while what was started is noted, or is stopped.
 
-    Blocking the signals instead would be inherited by the started process, which could then not be told to stop.
+    The block must be bounded in time. Blocking the signals instead would be inherited by a started process, which could
+    then not be told to stop.
     """
-    if threading.current_thread() is not threading.main_thread():
+    global _deferring
+    if _deferring or threading.current_thread() is not threading.main_thread():
         yield
         return
     caught: list[int] = []
     previous = {
         number: signal.signal(number, lambda caught_number, _: caught.append(caught_number)) for number in _SIGNALS
     }
+    _deferring = True
     try:
         yield
     finally:
+        _deferring = False
         for number, handler in previous.items():
             signal.signal(number, handler)
     if caught:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,16 @@ class Model:
         return str(self.manifest["model"])
 
     def artifact(self, format_name: str) -> Path:
-        """Absolute path of an export (a file or a folder)."""
+        """Absolute path of an export (a file or a folder).
+
+        Raises:
+            ModelError: the model was not exported to that format.
+        """
+        if format_name not in self.manifest["artifacts"]:
+            exported = ", ".join(self.manifest["artifacts"])
+            raise ModelError(
+                "model/artifacts/manifest.json", f"no export {format_name!r}", f"one of {exported}", "Run: make retrain"
+            )
         return (self.folder / "artifacts" / str(self.manifest["artifacts"][format_name]["path"])).resolve()
 
     @cached_property
@@ -87,7 +97,13 @@ class Model:
 
     def held_out(self, period: str) -> Flights:
         """Flights not trained on, of a `period` of held_out.npz: ``january_march`` or ``june_july``."""
-        with np.load(self.folder / "artifacts" / "held_out.npz") as arrays:
+        try:
+            arrays = np.load(self.folder / "artifacts" / "held_out.npz")
+        except (OSError, ValueError, BadZipFile) as error:
+            raise ModelError(
+                "model/artifacts/held_out.npz", f"unreadable ({error})", "the held-out flights", "Run: make retrain"
+            ) from error
+        with arrays:
             try:
                 return Flights(*(arrays[f"{period}_{part}"] for part in ("rows", "expected", "late")))
             except KeyError:
@@ -105,7 +121,7 @@ class Model:
 
     @cached_property
     def _golden_file(self) -> dict[str, Any]:
-        return dict(json.loads(self._golden_path.read_text()))
+        return _read_json(self._golden_path, "golden answers (committed: git checkout model/golden)")
 
 
 def load(workspace: Workspace) -> Model:
@@ -118,7 +134,7 @@ def load(workspace: Workspace) -> Model:
     manifest_path = folder / "artifacts" / "manifest.json"
     if not manifest_path.exists():
         raise ModelError(workspace.relative(manifest_path), "no model yet", "a trained one", "Run: make model")
-    model = Model(folder, json.loads(manifest_path.read_text()))
+    model = Model(folder, _read_json(manifest_path, "the manifest of a trained model"))
     for name, entry in model.manifest["artifacts"].items():
         path = model.artifact(name)
         subject = workspace.relative(folder / "artifacts" / entry["path"])
@@ -136,7 +152,19 @@ def load(workspace: Workspace) -> Model:
 def is_current(workspace: Workspace) -> bool:
     """Whether the exported model was made by the training code, formats and lock of this checkout."""
     path = workspace.model / "artifacts" / "manifest.json"
-    return path.exists() and json.loads(path.read_text()).get("inputs_sha256") == inputs_sha256(workspace)
+    if not path.exists():
+        return False
+    manifest = _read_json(path, "the manifest of a trained model")
+    return manifest.get("inputs_sha256") == inputs_sha256(workspace)
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ModelError(
+            f"model/{path.parent.name}/{path.name}", f"unreadable ({error})", expected, "Run: make retrain"
+        ) from error
 
 
 def inputs_sha256(workspace: Workspace) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from exhibit import processes
+from exhibit import interrupts, processes
 from exhibit.errors import ServerError
+from exhibit.processes import Running
 from exhibit.prometheus import (
     Prometheus,
     PrometheusMissing,
@@ -68,6 +70,8 @@ class Monitoring:
         binaries = self.binaries()
         if binaries is None:
             return
+        # What an earlier one has seen would answer for what is asked now: it had the same labels.
+        shutil.rmtree(self.folder / "data", ignore_errors=True)
         port = processes.free_ports(1, HOST)[0]
         url = f"http://{HOST}:{port}"
         config = self.folder / "prometheus.yaml"
@@ -87,8 +91,14 @@ class Monitoring:
             folder=self.folder,
             grace_seconds=10,
         )
-        write_json(self.folder / "address.json", {"url": url})
-        client = Prometheus(url)
+        try:
+            write_json(self.folder / "address.json", {"url": url})
+            self._wait_until_ready(Prometheus(url), running)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_ready(self, client: Prometheus, running: Running) -> None:
         ready = Retrying(
             stop=stop_after_delay(READY_SECONDS),
             wait=wait_fixed(0.05),
@@ -97,7 +107,6 @@ class Monitoring:
         )(lambda: client.ready() or running.process() is None)
         if not ready or running.process() is None:
             log = self.folder / "prometheus.log"
-            processes.stop(running)
             raise ServerError(
                 "prometheus", "did not get ready", "it to answer", f"Look into {log}.", processes.last_lines(log)
             )
@@ -112,5 +121,6 @@ class Monitoring:
 
     def stop(self) -> None:
         """Stops it, whether or not it still runs."""
-        for running in processes.noted(self.folder):
-            processes.stop(running)
+        with interrupts.deferred():
+            for running in processes.noted(self.folder):
+                processes.stop(running)

@@ -87,7 +87,7 @@ def start(
     The process is noted in ``folder/<name>.process.json`` before an interrupt can be felt.
 
     Raises:
-        ServerError: there is no such program.
+        ServerError: there is no such program, or it may not be executed.
         OSError: log or note cannot be written (a full disk, say); no process is left.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,9 +103,10 @@ def start(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:
+            found = "no such program" if isinstance(error, FileNotFoundError) else "may not be executed"
             raise ServerError(
-                argv[0], "no such program", "it in the environment's bin folder", "Check `command` and requirements.in."
+                argv[0], found, "a program in the environment's bin folder", "Check `command` and requirements.in."
             ) from error
         try:
             running = Running(child.pid, psutil.Process(child.pid).create_time(), grace_seconds, note, child)

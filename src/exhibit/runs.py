@@ -65,9 +65,13 @@ def everything(
     return run.evidence
 
 
-def single(workspace: Workspace, deployment: Deployment, criterion: Criterion, log: str) -> list[Evidence]:
-    """Asks one criterion and writes its evidence, leaving the rest as it is."""
+def single(
+    workspace: Workspace, deployment: Deployment, scenarios: Mapping[str, Scenario], criterion: Criterion, log: str
+) -> list[Evidence]:
+    """Sends every scenario (some answers count what they got), asks one criterion and writes its evidence alone."""
     run = Run()
+    for name, scenario in scenarios.items():
+        _send(deployment, name, scenario)
     _ask(deployment, [criterion], run, log)
     evidence.write(workspace, deployment.platform.slug, deployment.target, run.evidence, None, replace=False)
     return run.evidence

@@ -145,6 +145,9 @@ def _grade(option: Option, mine: Sequence[Evidence], asked: Sequence[Criterion])
     outcomes = {e.outcome for e in mine}
     if Outcome.FAIL in outcomes:
         return Grade.NO, "shown failing"
+    untold = [e for e in mine if e.outcome in (Outcome.ERROR, Outcome.NOT_RUN)]
+    if untold:
+        return Grade.NOT_RUN, f"{len(untold)} of {len(mine)} could not be told: {untold[0].message}"
     passes = [e for e in mine if e.outcome is Outcome.PASS]
     # A criterion about an add-on (the gateway's metrics, say) is another way to the same end: it does not lower what
     # the platform does by itself. A criterion about the platform that passed only with an add-on does.
@@ -155,6 +158,4 @@ def _grade(option: Option, mine: Sequence[Evidence], asked: Sequence[Criterion])
         return (Grade.ADD_ON, ", ".join(helped)) if helped else (Grade.NATIVE, "")
     if Outcome.UNSUPPORTED in outcomes:
         return Grade.NO, "declared absent"
-    if Outcome.ERROR in outcomes:
-        return Grade.NOT_RUN, "the check ended with an error"
-    return Grade.NOT_RUN, mine[0].message if mine else "no evidence yet"
+    return Grade.NOT_RUN, "no evidence yet"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import toy
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from exhibit import processes
 
@@ -32,6 +33,11 @@ def read_until(run: subprocess.Popen[str], text: str) -> str:
         if text in line:
             return seen
     raise AssertionError(f"{text!r} never came:\n{seen}")
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits for `condition` to hold, with a deadline."""
+    Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.02), retry=retry_if_result(lambda done: not done))(condition)
 
 
 def finish(run: subprocess.Popen[str]) -> str:
@@ -245,7 +251,7 @@ def test_a_misspelt_key_is_found_before_anything_starts(new_checkout: New) -> No
 
 
 def test_a_disk_that_takes_no_more_is_one_message(new_checkout: New) -> None:
-    """A limit on the size of files stands in for a full disk: writes fail in the same places, by the same exception."""
+    """A limit on the size of files stands in for a full disk; whichever part meets it first, the end is the same."""
     checkout = new_checkout()
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4096, 4096))
     done = subprocess.run(
@@ -288,3 +294,80 @@ def test_a_port_taken_between_choosing_and_binding_is_tried_again(
         )  # fmt: skip
         assert started.ports["main"] != taken.getsockname()[1]
     processes.stop(started.running)
+
+
+def test_what_an_earlier_run_left_in_prometheus_answers_nothing(new_checkout: New) -> None:
+    checkout = new_checkout()
+    assert checkout.run("demo").returncode == 0
+    (checkout.workspace.root / "monitoring/prometheus/rules/signals.yaml").write_text("groups: []\n")
+    done = checkout.run("demo")
+    assert done.returncode == 1, done.stdout
+    assert "no value for traffic, errors, latency, saturation" in done.stdout
+
+
+def test_an_interrupt_while_a_file_is_scored_ends_the_scoring_too(new_checkout: New) -> None:
+    slow = {"serve/batch.py": ("import struct", "import struct, time; time.sleep(90)")}
+    checkout = new_checkout(edits=slow)
+    run = checkout.start("demo")
+    read_until(run, "answers right")
+    folder = checkout.workspace.state / "toy/local"
+    until(lambda: [one for one in processes.noted(folder) if one.note.name.startswith("offline.")])
+    run.send_signal(signal.SIGINT)
+    rest = finish(run)
+    assert run.returncode == 130, rest
+    assert checkout.processes() == []
+
+
+def test_an_interrupted_deploy_leaves_no_prometheus(new_checkout: New) -> None:
+    checkout = new_checkout(fault="never_ready")
+    run = checkout.start("deploy", "toy", "--target", "local")
+    until(lambda: list(checkout.workspace.state.glob("prometheus/*.process.json")))
+    run.send_signal(signal.SIGINT)
+    rest = finish(run)
+    assert run.returncode == 130, rest
+    assert checkout.processes() == []
+
+
+def test_interrupts_do_not_keep_a_stubborn_server_alive(new_checkout: New) -> None:
+    checkout = new_checkout(fault="ignores_sigterm", edits={"platform.yaml": ("stop_seconds: 5", "stop_seconds: 2")})
+    assert checkout.run("deploy", "toy", "--target", "local").returncode == 0
+    note = checkout.workspace.state / "toy/local/deployment.json"
+    run = checkout.start("down")
+    until(lambda: not note.exists())
+    for _ in range(3):
+        run.send_signal(signal.SIGINT)
+    finish(run)
+    assert checkout.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("model/artifacts/manifest.json", "model/artifacts/manifest.json: unreadable"),
+        ("model/artifacts/held_out.npz", "model/artifacts/held_out.npz: unreadable"),
+        ("model/golden/golden.json", "model/golden/golden.json: unreadable"),
+        ("deployments/toy/client.py", "toy/client.py: SyntaxError"),
+        ("scorecard/criteria/cost/cpu_per_million.py", "scorecard/criteria/cost/cpu_per_million.py: SyntaxError"),
+        ("deployments/toy/platform.yaml", "deployments/toy/platform.yaml"),
+    ],
+)
+def test_a_damaged_file_is_named(new_checkout: New, path: str, says: str) -> None:
+    checkout = new_checkout()
+    damaged = checkout.workspace.root / path
+    damaged.write_bytes(b"{ \x01" + damaged.read_bytes()[:100])
+    done = checkout.run("demo")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_distribution_that_is_not_installed_is_named(new_checkout: New) -> None:
+    checkout = new_checkout(edits={"platform.yaml": ("distribution: iniconfig", "distribution: iniconfigg")})
+    done = checkout.run("demo")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "platform.yaml: distribution: 'iniconfigg' is not installed" in done.stderr
+
+
+def test_the_command_line_passes_its_exit_codes_on() -> None:
+    done = subprocess.run([toy.ROOT / "exhibit", "deploy", "no-such"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "no such platform" in done.stderr) == (2, True)

@@ -44,8 +44,13 @@ PASS, FAIL, UNSUPPORTED, ERROR, NOT_RUN = Outcome
         ([evidence("own", UNSUPPORTED), evidence("added", PASS, "gateway")], Grade.ADD_ON, "gateway"),
         # ... a criterion about the platform that needed help is not the platform's own doing.
         ([evidence("own", PASS, "gateway"), evidence("other", PASS)], Grade.ADD_ON, "gateway"),
-        ([evidence("own", ERROR)], Grade.NOT_RUN, "the check ended with an error"),
-        ([evidence("own", NOT_RUN)], Grade.NOT_RUN, "It did 1 thing."),
+        ([evidence("own", ERROR)], Grade.NOT_RUN, "1 of 1 could not be told: It did 1 thing."),
+        (
+            [evidence("own", PASS), evidence("other", NOT_RUN)],
+            Grade.NOT_RUN,
+            "1 of 2 could not be told: It did 1 thing.",
+        ),
+        ([evidence("own", FAIL), evidence("other", ERROR)], Grade.NO, "shown failing"),
         ([], Grade.NOT_RUN, "no evidence yet"),
     ],
 )

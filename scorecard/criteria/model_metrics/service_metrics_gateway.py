@@ -6,7 +6,7 @@ How: The gateway's counter of 2xx answers is read in Prometheus after a scrape t
     through the gateway; it is read again after a scrape that began when they were answered. Then the recorded signals
     of monitoring/prometheus/rules/signals.yaml are asked for.
 Pass: It has grown by exactly 50, and each signal has a value for this platform, within 10 s.
-Fix: Look whether Prometheus reaches the gateway's admin port (its targets page) and whether callers use the gateway.
+Fix: Look whether Prometheus reaches the gateway's admin port (/api/v1/targets) and whether callers use the gateway.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SIGNALS = {
 
 def check(deployment: Deployment) -> Finding:
     if (prometheus := deployment.prometheus) is None:
-        raise NotRun("No Prometheus runs. Install its Debian package, or put prometheus and promtool on PATH.")
+        raise NotRun(
+            "No Prometheus runs. Deploy again; where none can be had, install its Debian package or put it on PATH."
+        )
     rows = deployment.model.golden.take(REQUESTS).rows
 
     def send() -> None:

@@ -18,7 +18,9 @@ REQUESTS = 50
 
 def check(deployment: Deployment) -> Finding:
     if deployment.prometheus is None:
-        raise NotRun("No Prometheus runs. Install its Debian package, or put prometheus and promtool on PATH.")
+        raise NotRun(
+            "No Prometheus runs. Deploy again; where none can be had, install its Debian package or put it on PATH."
+        )
     rows = deployment.model.golden.take(REQUESTS).rows
 
     def send() -> None:

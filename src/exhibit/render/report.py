@@ -36,8 +36,8 @@ MAX_VALUE_LENGTH = 400
 
 GRADE_SYMBOLS = {Grade.NATIVE: "●", Grade.ADD_ON: "◐", Grade.NO: "✘", Grade.CITED: "§", Grade.NOT_RUN: "○"}
 GRADE_MEANINGS = {
-    Grade.NATIVE: "the platform did it by itself",
-    Grade.ADD_ON: "it works with the named part of this repository",
+    Grade.NATIVE: "the platform did it, with a handler such as its users write (it checks its input, say)",
+    Grade.ADD_ON: "it works with the named part of this repository: the gateway, or a file that adds what it lacks",
     Grade.NO: "it was shown failing, or the platform declares that it cannot, with a reason",
     Grade.CITED: "the vendor claims it; the link is dated, nothing was run",
     Grade.NOT_RUN: "nothing has been shown yet",

@@ -127,11 +127,13 @@ def _fill(workspace: Workspace, path: Path, blocks: Mapping[str, str]) -> str:
     return _BLOCK.sub(lambda match: match[1] + blocks.get(match["name"], "") + match[3], text)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, card: Scorecard) -> str:
+    """A cell of the Markdown scorecard; what it rests on may be stale."""
+    stale = any((e.platform, e.target, e.criterion) in card.stale for e in cell.evidence)
     counts = f" {cell.passed}/{cell.answered}" if cell.answered else ""
     reason = f": {_one_line(cell.reason)}" if cell.reason else ""
     study = f" · study: {_one_line(cell.study)}" if cell.study else ""
-    return f"**{cell.grade}**{counts}{reason}{study}"
+    return f"**{cell.grade}**{' (stale)' if stale else ''}{counts}{reason}{study}"
 
 
 def _outcome(card: Scorecard, slug: str, criterion: str) -> str:

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from exhibit import clients
 from exhibit.clients import Client
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.model import Model, Probabilities
@@ -112,12 +113,9 @@ class Deployment(ABC):
         if response.status_code != 200:
             raise AnswerError(f"answered {response.status_code}: {response.text[:200]!r}")
         try:
-            answers = np.asarray(self.client.decode(response.content), dtype=np.float64)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise AnswerError(f"answer cannot be read ({error!r}): {response.text[:200]!r}") from error
-        if answers.shape != (count,):
-            raise AnswerError(f"answered {answers.shape} probabilities for {count} rows")
-        return answers
+            return clients.read(self.client, response.content, count)
+        except ValueError as error:
+            raise AnswerError(str(error)) from error
 
     def native_metrics(self) -> str:
         """The platform's own Prometheus exposition, read from it directly."""

@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from exhibit import processes
+from exhibit import interrupts, processes
 from exhibit.contract import OfflineBatch
 from exhibit.environments import Environment
+from exhibit.errors import ServerError
 from exhibit.model import Probabilities
 from exhibit.processes import Stop, Usage
 from exhibit.targets import AnswerError, Deployment
@@ -63,7 +64,12 @@ class LocalDeployment(Deployment):
             check=False,
         )
         if done.returncode:
-            raise AnswerError(f"no distribution {self.platform.file.distribution!r} is installed: {done.stderr[-200:]}")
+            raise ServerError(
+                f"deployments/{self.platform.slug}/platform.yaml: distribution",
+                f"{self.platform.file.distribution!r} is not installed",
+                "a distribution of requirements.txt",
+                "Name the one that is the server.",
+            )
         return dict(json.loads(done.stdout))
 
     def ended(self) -> str | None:
@@ -106,17 +112,20 @@ class LocalDeployment(Deployment):
             variables = servers.process_environment(self.platform, self.environment, placeholders)
             argv = [argument.format_map(placeholders) for argument in batch.command]
             argv[0] = str(self.environment.bin / argv[0]) if (self.environment.bin / argv[0]).exists() else argv[0]
-            done = subprocess.run(
-                argv,
-                cwd=self.platform.serve,
-                env=variables,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=OFFLINE_SECONDS,
+            running = processes.start(
+                "offline", argv, environment=variables, cwd=self.platform.serve, folder=Path(folder), grace_seconds=1
             )
-            if done.returncode or not sink.exists():
-                raise AnswerError(
-                    f"`{argv[0]}` ended with exit code {done.returncode}: {(done.stderr or done.stdout)[-300:]}"
-                )
+            try:
+                assert running.child is not None
+                code: int | None = running.child.wait(OFFLINE_SECONDS)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                with interrupts.deferred():
+                    processes.stop(running)
+            if code is None:
+                raise AnswerError(f"did not end within {OFFLINE_SECONDS:g} s when it scored offline (`{argv[0]}`)")
+            if code or not sink.exists():
+                said = processes.last_lines(Path(folder) / "offline.log")[-300:]
+                raise AnswerError(f"ended with {processes.describe_exit(code)} when it scored offline: {said}")
             return np.asarray(np.load(sink), dtype=np.float64).reshape(-1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from exhibit import processes
+from exhibit import clients, processes
 from exhibit.clients import Client
 from exhibit.contract import Platform
 from exhibit.environments import Environment
@@ -192,8 +192,8 @@ def _require_right_prediction(
     if response.status_code != 200:
         raise NotReady(f"answered {response.status_code}: {response.text[:200]!r}")
     try:
-        off = difference(client.decode(response.content), golden.expected)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise NotReady(f"answer cannot be read: {error!r}") from error
+        off = difference(clients.read(client, response.content, len(golden)), golden.expected)
+    except ValueError as error:
+        raise NotReady(str(error)) from error
     if off > TOLERANCE:
         raise NotReady(f"predictions differ from the golden answers by {off} (at most {TOLERANCE})")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from exhibit import clients, digests, environments, processes
+from exhibit import clients, digests, environments, interrupts, processes
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.errors import ServerError
 from exhibit.model import Model
@@ -68,6 +68,7 @@ class LocalTarget:
             server, started = self._start(platform, folder)
             gateway = Gateway.start(self.workspace, server, folder)
             deployment = self._deployment(platform, server, gateway, started)
+            deployment.distribution()  # a platform whose version nobody can tell is not deployed
             self._watch(deployment, gateway)
             write_json(folder / "deployment.json", self._record(deployment, server, gateway))
         except BaseException:
@@ -103,9 +104,10 @@ class LocalTarget:
     def down(self, slug: str) -> list[Stop]:
         """Stops whatever is noted of a platform, running or stale; the last lines of its log stay."""
         folder = self._folder(slug)
-        self.monitoring.unwatch(slug)
-        (folder / "deployment.json").unlink(missing_ok=True)
-        return [processes.stop(running) for running in processes.noted(folder)]
+        with interrupts.deferred():
+            self.monitoring.unwatch(slug)
+            (folder / "deployment.json").unlink(missing_ok=True)
+            return [processes.stop(running) for running in processes.noted(folder)]
 
     def release_monitoring(self) -> None:
         """Stops the monitoring if there is nothing left to watch."""
@@ -114,9 +116,10 @@ class LocalTarget:
 
     def down_all(self) -> None:
         """Stops every deployment noted in this checkout, and the monitoring."""
-        for slug in self.noted_slugs():
-            self.down(slug)
-        self.monitoring.stop()
+        with interrupts.deferred():
+            for slug in self.noted_slugs():
+                self.down(slug)
+            self.monitoring.stop()
 
     def noted_slugs(self) -> list[str]:
         """The platforms of which something is noted, also ones whose folder is gone."""
@@ -151,8 +154,9 @@ class LocalTarget:
             with self._deployment(platform, server, None, started) as deployment:
                 yield deployment
         finally:
-            for running in processes.noted(folder):
-                processes.stop(running)
+            with interrupts.deferred():
+                for running in processes.noted(folder):
+                    processes.stop(running)
 
     def _start(self, platform: Platform, folder: Path) -> tuple[Server, Started]:
         client = clients.load(platform.folder / "client.py")
