@@ -143,7 +143,9 @@ FAILING = {
     "batch/batch_equals_online": [
         Failing("offline_is_off", r"differ by at most 0\.001"),
         Failing("offline_loses_a_row", "wrote 9999 probabilities for 10000 rows"),
-        Failing("offline_ends_with_an_error", "ended with exit code 1: the offline path is broken"),
+        Failing(
+            "offline_ends_with_an_error", "ended with exit code 1 when it scored offline: the offline path is broken"
+        ),
     ],
     "batch/requests_are_batched": [
         Failing("batches_nothing", "64 of 64 .* about 1 rows"),
@@ -226,7 +228,7 @@ def test_metrics_are_not_run_without_a_prometheus(source: str, healthy: LocalDep
     healthy.prometheus = None
     finding = judged(CRITERIA[f"model_metrics/service_metrics_{source}"], healthy)
     assert finding.outcome is Outcome.NOT_RUN
-    assert "Install" in finding.message
+    assert "install its Debian package" in finding.message
 
 
 def test_what_only_the_gateway_refuses_is_an_add_on(deploy: Deploy) -> None:
