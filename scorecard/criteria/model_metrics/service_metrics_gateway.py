@@ -2,7 +2,7 @@
 
 Why: Platforms count different things by different names; the gateway gives each the same traffic, errors, latency and
     saturation, so that one dashboard and one alert serve all.
-How: The gateway's counter of 2xx answers is read in Prometheus after a scrape that began now; 50 requests are sent
+How: The gateway's count of answered requests is read in Prometheus after a scrape that began now; 50 requests are sent
     through the gateway; it is read again after a scrape that began when they were answered. Then the recorded signals
     of monitoring/prometheus/rules/signals.yaml are asked for.
 Pass: It has grown by exactly 50, and each signal has a value for this platform, within 10 s.
@@ -12,11 +12,11 @@ Fix: Look whether Prometheus reaches the gateway's admin port (/api/v1/targets) 
 from __future__ import annotations
 
 from exhibit.criteria import Finding, NotRun, judge
+from exhibit.gateway import requests_selector
 from exhibit.targets import Deployment
 
 ADD_ON = "gateway"
 REQUESTS = 50
-COUNTER = 'envoy_http_downstream_rq_xx{envoy_http_conn_manager_prefix="ingress",envoy_response_code_class="2"}'
 SIGNALS = {
     "traffic": "platform:requests:rate1m",
     "errors": "platform:errors:ratio_rate1m",
@@ -36,7 +36,7 @@ def check(deployment: Deployment) -> Finding:
         for at in range(REQUESTS):
             deployment.predict(rows[at : at + 1], via="gateway")
 
-    grown = deployment.rise(f"sum({deployment.labelled(COUNTER, 'gateway')})", "gateway", send, REQUESTS)
+    grown = deployment.rise(f"sum({deployment.labelled(requests_selector, 'gateway')})", "gateway", send, REQUESTS)
     deadline = deployment.scrape_seconds
     missing = [name for name, rule in SIGNALS.items() if not prometheus.first(deployment.recorded(rule), deadline)]
     return judge(
