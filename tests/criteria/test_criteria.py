@@ -129,7 +129,7 @@ FAILING = {
         Failing(
             "",
             "no value for latency",
-            change=with_scrapes_waited_for(3.0),
+            change=with_scrapes_waited_for(6.0),  # it may be the first to wait for the toy to be taken up
             constants={"SIGNALS": {"traffic": "up", "latency": "platform:latency"}},
         ),
     ],
