@@ -4,6 +4,9 @@ CRITERION ?=
 PLATFORMS ?=
 TESTS ?= tests
 EXHIBIT = ./exhibit
+# Under which licence the detectors' and explainers' libraries are to come: bsl-1.1 (current) or apache-2.0 (of 2023).
+LICENCE ?= bsl-1.1
+export EXHIBIT_LICENCE ?= $(LICENCE)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test prepare model retrain status down report sync lock lint

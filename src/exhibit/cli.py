@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from exhibit import criteria, demo, environments, interrupts, locks, runs, traffic
+from exhibit import criteria, demo, environments, interrupts, locks, runs
 from exhibit import model as models
 from exhibit.console import err, out, step
 from exhibit.contract import Platform, WebApp, load_platforms
@@ -79,6 +79,7 @@ def prepare() -> None:
     platforms = load_platforms(place)
     with place.lock():
         demo.ensure_model(place)
+        demo.ensure_companions(place)
         for slug, platform in platforms.items():
             with step(f"{platform.title}: environment"):
                 environments.ensure(place, slug, platform.lock)
@@ -103,6 +104,7 @@ def deploy(slug: Slug, target: TargetName = "kind") -> None:
     platform = _platform(place, slug)
     with place.lock():
         destination, deployment = _target(place, target), None
+        demo.ensure_companions(place)
         with step(f"{platform.title}: environment"):
             environments.ensure(place, slug, platform.lock)
         try:
@@ -147,11 +149,10 @@ def check(
             raise ExhibitError(slug, "not deployed", "it to run", f"Run: make deploy-{slug} TARGET={target}")
         with deployment:
             log = place.relative(deployment.log)
-            scenarios = traffic.load_scenarios(place)
             if criterion:
-                found = runs.single(place, deployment, scenarios, asked[criterion], log)
+                found = runs.single(place, deployment, asked[criterion], log)
             else:
-                found = runs.everything(place, deployment, scenarios, asked, log)
+                found = runs.everything(place, deployment, asked, log)
         generated.write(place)
     raise typer.Exit(runs.exit_code(found))
 

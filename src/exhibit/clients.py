@@ -49,6 +49,21 @@ def load(path: Path) -> Client:
     return cast(Client, module)
 
 
+def read_explanation(client: Client, body: bytes) -> npt.NDArray[np.float64]:
+    """What each feature contributed [n, k], out of a native explanation's body; not checked further.
+
+    Raises:
+        ValueError: client.py has no `explanation`, or it cannot read the body.
+    """
+    explanation = getattr(client, "explanation", None)
+    if explanation is None:
+        raise ValueError("client.py has no function `explanation`, which a platform that explains by itself must have")
+    try:
+        return np.asarray(explanation(body), dtype=np.float64)
+    except Exception as error:  # whatever a platform's client stumbles over, the answer is what is wrong
+        raise ValueError(f"explanation cannot be read ({error!r}): {body[:200]!r}") from error
+
+
 def read(client: Client, body: bytes, count: int) -> npt.NDArray[np.float64]:
     """The `count` probabilities of an answer's body.
 

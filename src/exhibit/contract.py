@@ -78,6 +78,12 @@ class RequestBatching(Present):
     metric: Text = Field(description="histogram of the batch size in the native metrics, without _sum and _count")
 
 
+class NativeExplanation(Present):
+    """Explanations by the platform's own server; client.py reads them by ``explanation(body) -> [n, k]``."""
+
+    path: UrlPath
+
+
 def _presence(value: Any) -> str:
     none = "none" in value if isinstance(value, Mapping) else isinstance(value, Absent)
     return "absent" if none else "present"
@@ -95,6 +101,7 @@ class Capabilities(Document):
     open_inference: _or_absent(OpenInference)  # type: ignore[valid-type]
     offline_batch: _or_absent(OfflineBatch)  # type: ignore[valid-type]
     request_batching: _or_absent(RequestBatching)  # type: ignore[valid-type]
+    native_explanation: _or_absent(NativeExplanation)  # type: ignore[valid-type]
 
     def absent(self) -> dict[str, Absent]:
         """The capabilities declared absent, by name."""
@@ -147,7 +154,7 @@ class PlatformFile(Document):
     def _local_names_known_placeholders(cls, local: Local) -> Local:
         allowed = PLACEHOLDERS | {f"{name}_port" for name in local.ports}
         for value in (*local.command, *local.environment.values()):
-            _check_placeholders(value, allowed)
+            check_placeholders(value, allowed)
         return local
 
     @model_validator(mode="after")
@@ -157,7 +164,7 @@ class PlatformFile(Document):
             raise ValueError(f"capabilities.native_metrics.port to be main or one of local.ports {self.local.ports}")
         if isinstance(batch, OfflineBatch):
             for value in batch.command:
-                _check_placeholders(value, PLACEHOLDERS | BATCH_PLACEHOLDERS)
+                check_placeholders(value, PLACEHOLDERS | BATCH_PLACEHOLDERS)
         return self
 
 
@@ -194,7 +201,12 @@ class FormatsFile(RootModel[dict[str, Format]]):
     """model/formats.yaml."""
 
 
-def _check_placeholders(value: str, allowed: frozenset[str] | set[str]) -> None:
+def check_placeholders(value: str, allowed: frozenset[str] | set[str]) -> None:
+    """Refuses a value with a placeholder that nothing fills in.
+
+    Raises:
+        ValueError: names the placeholder and the ones there are.
+    """
     unknown = [name for _, name, _, _ in Formatter().parse(value) if name is not None and name not in allowed]
     if unknown:
         raise ValueError(f"placeholders out of {', '.join(sorted(allowed))}, not {{{unknown[0]}}} in {value!r}")

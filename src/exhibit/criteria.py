@@ -2,8 +2,9 @@
 
 Its docstring is its documentation: the question in the first line, then ``Why:``, ``How:``, ``Pass:``, ``Fix:``. It has
 ``check(deployment) -> Finding`` and may define ``NEEDS`` (capabilities; a platform that declares one absent is
-*unsupported* and the check is not run) and ``ADD_ON`` (the part of this repository whose work is shown, where it is not
-the platform's own).
+*unsupported* and the check is not run), ``USES`` (what must run beside the deployment: ``prometheus``, ``alerts`` or a
+companion's name; where it does not, the check is *not run*) and ``ADD_ON`` (the part of this repository whose work is
+shown, where it is not the platform's own).
 """
 
 from __future__ import annotations
@@ -49,10 +50,6 @@ class Finding:
     """The part of this repository without which it would not have passed."""
 
 
-class NotRun(Exception):
-    """Raised by a check that lacks something it needs on this machine; the message is the reason and the remedy."""
-
-
 def judge(
     passed: bool, message: str, *, observed: Mapping[str, Any], expected: Mapping[str, Any], add_on: str | None = None
 ) -> Finding:
@@ -69,6 +66,7 @@ class Criterion:
     question: str
     sections: Mapping[str, str]
     needs: tuple[str, ...]
+    uses: tuple[str, ...]
     add_on: str | None
     check: Callable[[Deployment], Finding]
 
@@ -88,13 +86,14 @@ def answer(criterion: Criterion, deployment: Deployment) -> Finding:
                 {"declared": "none", "source": absent[need].source},
                 {"capability": need},
             )
+    for part in criterion.uses:
+        if lacking := deployment.lacks(part):
+            return Finding(Outcome.NOT_RUN, lacking, {}, {})
     added = deployment.platform.file.capabilities.added()
     helped = [f"serve/{added[need]}" for need in criterion.needs if need in added]
     try:
         finding = criterion.check(deployment)
         return replace(finding, add_on=finding.add_on or ", ".join(helped) or None)
-    except NotRun as reason:
-        return Finding(Outcome.NOT_RUN, str(reason), {}, {})
     except AnswerError as wrong:
         return Finding(
             Outcome.FAIL, f"{deployment.platform.title} {wrong}.", {"answer": str(wrong)}, {"answer": "predictions"}
@@ -146,9 +145,9 @@ def _load(workspace: Workspace, path: Path) -> Criterion:
         )
     if not callable(getattr(module, "check", None)):
         raise ExhibitError(name, "no function check", "check(deployment) -> Finding", "Write it.")
-    return Criterion(
-        path.parent.name, path.stem, question, sections, needs, getattr(module, "ADD_ON", None), module.check
-    )
+    uses = tuple(getattr(module, "USES", ()))
+    add_on = getattr(module, "ADD_ON", None)
+    return Criterion(path.parent.name, path.stem, question, sections, needs, uses, add_on, module.check)
 
 
 def _documentation(docstring: str) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from exhibit import criteria, environments, runs, traffic
+from exhibit import companions, criteria, environments, runs
 from exhibit import model as models
 from exhibit.console import err, out, step
 from exhibit.contract import Platform
@@ -30,8 +30,9 @@ def run(workspace: Workspace, platforms: Sequence[Platform]) -> ExitCode:
         ExhibitError: no model or no criteria, or a file breaks the contract: nothing can be run.
     """
     began = time.monotonic()
-    asked, scenarios = criteria.discover(workspace), traffic.load_scenarios(workspace)
+    asked = criteria.discover(workspace)
     model = ensure_model(workspace)
+    ensure_companions(workspace)
     monitoring = Monitoring(workspace)
     target = LocalTarget(workspace, model, monitoring)
     found: list[Evidence] = []
@@ -45,7 +46,7 @@ def run(workspace: Workspace, platforms: Sequence[Platform]) -> ExitCode:
         for platform in platforms:
             out.rule(f"[bold]{platform.title}[/bold]", align="left", characters="─")
             try:
-                found += _run_one(workspace, target, platform, asked, scenarios)
+                found += _run_one(workspace, target, platform, asked)
             except ExhibitError as error:
                 failures.append(error)
                 err.print(str(error), markup=False, style="red")
@@ -74,12 +75,21 @@ def ensure_model(workspace: Workspace, *, retrain: bool = False) -> Model:
         return models.train(workspace, say)
 
 
+def ensure_companions(workspace: Workspace) -> None:
+    """Builds what the companions run in, and says once what their licences ask."""
+    for notice in companions.notices(workspace):
+        out.print(f"[yellow]{notice}[/yellow]")
+    for name, companion in companions.load(workspace).items():
+        if environments.find(workspace, name, companion.lock) is None:
+            with step(f"{companion.file.title}: environment"):
+                environments.ensure(workspace, name, companion.lock)
+
+
 def _run_one(
     workspace: Workspace,
     target: LocalTarget,
     platform: Platform,
     asked: dict[str, criteria.Criterion],
-    scenarios: dict[str, traffic.Scenario],
 ) -> list[Evidence]:
     if environments.find(workspace, platform.slug, platform.lock) is None:
         with step("  environment"):
@@ -88,7 +98,7 @@ def _run_one(
         with step("  first right prediction"):
             deployment = target.deploy(platform)
         with deployment:
-            return runs.everything(workspace, deployment, scenarios, asked, workspace.relative(deployment.log))
+            return runs.everything(workspace, deployment, asked, workspace.relative(deployment.log))
     finally:
         target.down(platform.slug)
 

@@ -29,10 +29,17 @@ class GatewayMissing(ExhibitError):
 
 @dataclass(frozen=True)
 class Upstream:
-    """A server behind the gateway; as ``mirror`` it gets a copy of each request and its answers are thrown away."""
+    """A server behind the gateway."""
 
     host: str
     port: int
+
+
+@dataclass(frozen=True)
+class Mirror(Upstream):
+    """A server that gets a copy of each request to `path`; its answers are thrown away, and nobody waits for them."""
+
+    path: str
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,14 @@ def render(
     upstream_host: str,
     upstream_port: int,
     answer_seconds: int = 30,
+    internal_port: int | None = None,
     canary: Canary | None = None,
-    mirror: Upstream | None = None,
+    mirror: Mirror | None = None,
 ) -> str:
     """Envoy's configuration as YAML text: callers at `host`:`port`, metrics at 127.0.0.1:`admin_port`.
 
-    A server that has not answered after `answer_seconds` is given up (504).
+    A server that has not answered after `answer_seconds` is given up (504). Detectors and explainers ask at
+    `host`:`internal_port`, whose requests are neither copied to `mirror` nor counted as callers' traffic.
 
     Raises:
         jinja2.TemplateError: the template is broken or asks for something it is not given.
@@ -75,6 +84,7 @@ def render(
         upstream_host=upstream_host,
         upstream_port=upstream_port,
         answer_seconds=answer_seconds,
+        internal_port=internal_port,
         canary=canary,
         mirror=mirror,
     )

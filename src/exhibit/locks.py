@@ -25,14 +25,9 @@ _OPTIONS = (
 
 
 def sources(workspace: Workspace) -> list[Path]:
-    """Every requirements.in of the checkout: the engine's, the model's, each platform's."""
-    return sorted(
-        [
-            workspace.root / "requirements.in",
-            *workspace.root.glob("*/requirements.in"),
-            *workspace.deployments.glob("*/requirements.in"),
-        ]
-    )
+    """Every requirements.in of the checkout: the engine's, the model's, each platform's, each companion's."""
+    folders = (workspace.root, workspace.model, *workspace.deployments.iterdir(), *workspace.root.glob("monitoring/*"))
+    return sorted(source for folder in folders for source in folder.glob("requirements*.in"))
 
 
 def compile(source: Path, lock: Path) -> None:

@@ -44,14 +44,27 @@ class Flights:
     rows: Rows
     expected: Probabilities
     late: npt.NDArray[np.bool_] | None = None
+    days: npt.NDArray[np.int16] | None = None
+    """Of the year 2013, from 1."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def sample(self, count: int, seed: int) -> Flights:
+        """`count` flights in random order, each at most once before any comes again; the same for the same seed.
+
+        Neighbours share their hour and its weather: a run of them looks like drift to any detector.
+        """
+        return self.pick(np.random.default_rng(seed).permutation(len(self))).take(count)
+
     def take(self, count: int, start: int = 0) -> Flights:
         """`count` flights from `start` on, beginning anew at the first where they run out."""
-        chosen = np.arange(start, start + count) % len(self)
-        return Flights(self.rows[chosen], self.expected[chosen], None if self.late is None else self.late[chosen])
+        return self.pick(np.arange(start, start + count) % len(self))
+
+    def pick(self, chosen: npt.NDArray[Any]) -> Flights:
+        """The flights that an index or a mask of numpy's chooses."""
+        late, days = (None if known is None else known[chosen] for known in (self.late, self.days))
+        return Flights(self.rows[chosen], self.expected[chosen], late, days)
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class Model:
         return digests.file_sha256(self._golden_path)
 
     def held_out(self, period: str) -> Flights:
-        """Flights not trained on, of a `period` of held_out.npz: ``january_march`` or ``june_july``."""
+        """Flights not trained on, of a `period` of held_out.npz, such as ``january_march`` or ``june_july``."""
         try:
             arrays = np.load(self.folder / "artifacts" / "held_out.npz")
         except (OSError, ValueError, BadZipFile) as error:
@@ -105,7 +118,8 @@ class Model:
             ) from error
         with arrays:
             try:
-                return Flights(*(arrays[f"{period}_{part}"] for part in ("rows", "expected", "late")))
+                rows, expected, late = (arrays[f"{period}_{part}"] for part in ("rows", "expected", "late"))
+                return Flights(rows, expected, late, arrays.get(f"{period}_day"))
             except KeyError:
                 periods = sorted({name.rpartition("_")[0] for name in arrays.files})
                 raise ModelError(

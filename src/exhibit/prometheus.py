@@ -6,10 +6,7 @@ No process is started here. The server is always the real one: where none can be
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import subprocess
-import tempfile
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +16,16 @@ import httpx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
+from exhibit import debian
+from exhibit.debian import Package, PackageMissing
 from exhibit.errors import ExhibitError
 from exhibit.workspace import write_json
 
-BINARIES = ("prometheus", "promtool")
-APT_SECONDS = 120
+PACKAGE = Package("prometheus", (("prometheus",), ("promtool",)))
 QUERY_SECONDS = 10
+LEAST_SECONDS = 5
+"""The shortest window of an alert: less would hold too few samples of a scrape each second to tell a rate."""
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class PrometheusError(ExhibitError):
@@ -45,6 +46,15 @@ class Sample:
     """Seconds since the epoch."""
 
 
+@dataclass(frozen=True)
+class Series:
+    """One series of an answer over time."""
+
+    labels: Mapping[str, str]
+    points: Sequence[tuple[float, float]]
+    """(seconds since the epoch, value), in order; none that is not a number."""
+
+
 def find_or_unpack(cache: Path) -> Path:
     """The folder that holds ``prometheus`` and ``promtool``.
 
@@ -53,100 +63,25 @@ def find_or_unpack(cache: Path) -> Path:
     Raises:
         PrometheusMissing: neither is to be had; the message has the reason and the remedy.
     """
-    found = shutil.which("prometheus")
-    if found and shutil.which("promtool", path=str(Path(found).parent)):
-        return Path(found).parent
-    binaries = cache / "usr" / "bin"
-    if not _complete(binaries):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent, prefix=f".{cache.name}.") as scratch:
-            unpacked = _unpack(_download(Path(scratch)), Path(scratch) / "unpacked")
-            _put(unpacked, cache)
-    return binaries
-
-
-def _put(unpacked: Path, cache: Path) -> None:
-    """Moves the folder into place at once; where another run was faster, its folder stays: both hold the same."""
-    if not _complete(cache / "usr" / "bin"):
-        shutil.rmtree(cache, ignore_errors=True)
-        try:
-            unpacked.rename(cache)
-        except OSError:
-            if not _complete(cache / "usr" / "bin"):
-                raise
-
-
-def _complete(folder: Path) -> bool:
-    return all(os.access(folder / name, os.X_OK) for name in BINARIES)
-
-
-def _download(scratch: Path) -> Path:
-    """The Debian package, fetched with the machine's package lists or, if those are missing or stale, with own ones."""
-    apt = ["apt-get", "-oAcquire::Retries=1", "-oAcquire::http::Timeout=20"]
-    reason = _run([*apt, "download", "prometheus"], scratch)
-    if reason is not None and shutil.which("apt-get"):
-        lists, archives = scratch / "lists", scratch / "cache"
-        for folder in (lists / "partial", archives / "archives" / "partial"):
-            folder.mkdir(parents=True)
-        # As root, apt hands downloads to a user of its own that may not write here.
-        apt += [f"-oDir::State::lists={lists}", f"-oDir::Cache={archives}", "-oAPT::Sandbox::User=root"]
-        # A list that cannot be had is a warning to apt; as an error it is the reason to tell, if it comes to that.
-        outdated = _run([*apt, "-oAPT::Update::Error-Mode=any", "update"], scratch)
-        reason = _run([*apt, "download", "prometheus"], scratch)
-        reason = reason and (outdated or reason)
-    packages = sorted(scratch.glob("prometheus_*.deb"))
-    if reason is not None or not packages:
-        raise _missing(reason or "apt-get downloaded nothing")
-    return packages[-1]
-
-
-def _unpack(package: Path, folder: Path) -> Path:
-    reason = _run(["dpkg-deb", "-x", str(package), str(folder)], package.parent)
-    if reason is None and not _complete(folder / "usr" / "bin"):
-        reason = f"{package.name} does not hold them"
-    # A package for another system unpacks well and does not run.
-    reason = reason or _run([str(folder / "usr" / "bin" / "prometheus"), "--version"], package.parent)
-    if reason is not None:
-        raise _missing(reason)
-    return folder
-
-
-def _run(argv: Sequence[str], cwd: Path) -> str | None:
-    """Runs a command; why it failed, in one line, or None."""
     try:
-        done = subprocess.run(
-            argv,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=APT_SECONDS,
-            check=False,
-        )
-    except OSError as error:
-        return f"{Path(argv[0]).name}: {error.strerror}"
-    except subprocess.TimeoutExpired:
-        return f"{Path(argv[0]).name}: not done after {APT_SECONDS} s"
-    if done.returncode == 0:
-        return None
-    said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-    # apt names its errors "E:", after any number of warnings.
-    errors = [line for line in said if line.startswith("E:")] or said or [f"exit code {done.returncode}"]
-    return f"{Path(argv[0]).name}: {errors[0]}"
+        return debian.find_or_unpack(PACKAGE, cache)
+    except PackageMissing as missing:
+        raise PrometheusMissing(missing.subject, missing.found, missing.expected, missing.remedy) from None
 
 
-def _missing(reason: str) -> PrometheusMissing:
-    return PrometheusMissing(
-        "prometheus",
-        f"not on PATH, and its Debian package could not be unpacked ({reason})",
-        " and ".join(BINARIES),
-        "Install the Debian package prometheus, or put the folder of both programs on PATH.",
-    )
+def render(
+    template_path: Path,
+    *,
+    targets_folder: Path,
+    rules_folder: Path,
+    scrape_interval: str = "1s",
+    alertmanager: str | None = None,
+) -> str:
+    """Prometheus' configuration as YAML text.
 
-
-def render(template_path: Path, *, targets_folder: Path, rules_folder: Path, scrape_interval: str = "1s") -> str:
-    """Prometheus' configuration as YAML text; `scrape_interval` at most ``15s``.
+    Args:
+        scrape_interval: at most ``15s``.
+        alertmanager: host:port of the Alertmanager that delivers what fires; without one, alerts are only shown.
 
     Raises:
         jinja2.TemplateError: the template is broken or asks for something it is not given.
@@ -155,8 +90,59 @@ def render(template_path: Path, *, targets_folder: Path, rules_folder: Path, scr
         loader=FileSystemLoader(template_path.parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template(template_path.name).render(
-        targets_folder=str(targets_folder), rules_folder=str(rules_folder), scrape_interval=scrape_interval
+        targets_folder=str(targets_folder),
+        rules_folder=str(rules_folder),
+        scrape_interval=scrape_interval,
+        alertmanager=alertmanager,
     )
+
+
+def render_alerts(template_path: Path, time_scale: float = 1) -> str:
+    """The alerting rules as YAML text, with every time in them divided by `time_scale` (see `scaled`).
+
+    Raises:
+        ValueError: `time_scale` is below 1 or no number.
+        jinja2.TemplateError: the template is broken or asks for something it is not given.
+    """
+    # Annotations are templates of Prometheus' own, in double braces; the text before rendering keeps them readable.
+    environment = Environment(
+        loader=FileSystemLoader(template_path.parent),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        variable_start_string="<<",
+        variable_end_string=">>",
+        block_start_string="<%",
+        block_end_string="%>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+    )
+    environment.filters["scaled"] = lambda duration, least_seconds=LEAST_SECONDS: scaled(
+        duration, time_scale, least_seconds
+    )
+    return environment.get_template(template_path.name).render(time_scale=time_scale)
+
+
+def scaled(duration: str, time_scale: float, least_seconds: int = LEAST_SECONDS) -> str:
+    """`duration` (``30s``, ``5m``, ``6h``) divided by `time_scale`, in whole seconds, but at least `least_seconds`.
+
+    A `duration` that is shorter than that stays as it is.
+
+    Raises:
+        ValueError: `duration` is not of that form; or `time_scale` is below 1 or no number.
+    """
+    parts = re.fullmatch(r"(\d+)([smhd])", duration)
+    if not parts:
+        raise ValueError(f"duration: {duration!r}, expected a number and one of s, m, h, d. Write 90m, not 1h30m.")
+    if not (math.isfinite(time_scale) and time_scale >= 1):
+        raise ValueError(f"time_scale: {time_scale}, expected a number of at least 1. Use 1 in production.")
+    seconds = int(parts[1]) * _SECONDS[parts[2]]
+    shorter = max(math.ceil(seconds / time_scale), min(seconds, least_seconds))
+    if shorter == seconds:
+        return duration
+    unit = next(unit for unit in ("d", "h", "m", "s") if shorter % _SECONDS[unit] == 0)
+    return f"{shorter // _SECONDS[unit]}{unit}"
 
 
 def command(binaries: Path, *, config: Path, data: Path, host: str, port: int) -> list[str]:
@@ -173,8 +159,9 @@ def command(binaries: Path, *, config: Path, data: Path, host: str, port: int) -
 
 
 def write_target(folder: Path, platform: str, target: str, addresses: Mapping[str, tuple[str, str]]) -> None:
-    """Has a deployment scraped: `addresses` is (host:port, metrics path) by source, ``gateway`` or ``native``.
+    """Has a deployment scraped: `addresses` is (host:port, metrics path) by source.
 
+    A source is ``gateway``, ``native`` (the platform's own metrics), ``detectors`` or ``explainers``.
     Prometheus takes up changes at most every 5 s: wait for ``up{platform="..."}`` before counting on a scrape.
     """
     groups = [
@@ -220,19 +207,35 @@ class Prometheus:
         Raises:
             PrometheusError: the server cannot be reached, refuses the query, or answers no instant vector or scalar.
         """
-        try:
-            response = self._http.post("/api/v1/query", data={"query": promql})
-            body: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise self._error(promql, f"no answer ({error})", "a running server", "Look at its log.") from error
-        if body.get("status") != "success":
-            raise self._error(promql, f"{body.get('error', body)}", "a valid query", "Mend the query.")
-        kind, result = body["data"]["resultType"], body["data"]["result"]
+        kind, result = self._ask("query", promql)
         if kind == "scalar":
             return [Sample({}, float(result[1]), float(result[0]))]
         if kind != "vector":
             raise self._error(promql, f"a {kind}", "an instant vector or a scalar", "Leave out the range at its end.")
         return [Sample(one["metric"], float(one["value"][1]), float(one["value"][0])) for one in result]
+
+    def range(self, promql: str, begin: float, end: float, step_seconds: float) -> list[Series]:
+        """The values of each series that `promql` selects from `begin` to `end` (seconds since the epoch).
+
+        Raises:
+            PrometheusError: the server cannot be reached, or refuses the query.
+        """
+        _, result = self._ask("query_range", promql, start=begin, end=end, step=step_seconds)
+        return [
+            Series(one["metric"], [(float(at), float(v)) for at, v in one["values"] if math.isfinite(float(v))])
+            for one in result
+        ]
+
+    def _ask(self, endpoint: str, promql: str, **parameters: float) -> tuple[str, Any]:
+        """The kind of the answer and the answer."""
+        try:
+            response = self._http.post(f"/api/v1/{endpoint}", data={"query": promql, **parameters})
+            body: dict[str, Any] = response.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise self._error(promql, f"no answer ({error})", "a running server", "Look at its log.") from error
+        if body.get("status") != "success":
+            raise self._error(promql, f"{body.get('error', body)}", "a valid query", "Mend the query.")
+        return str(body["data"]["resultType"]), body["data"]["result"]
 
     def first(self, promql: str, within_seconds: float) -> list[Sample]:
         """The first answer of `promql` that is not empty, asked for again and again; an empty one after the deadline.

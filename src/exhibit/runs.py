@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import platform as machine
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-import psutil
-
-from exhibit import criteria, evidence, traffic
+from exhibit import criteria, evidence, records
 from exhibit.console import out, step
 from exhibit.criteria import Criterion, Finding, Outcome
 from exhibit.errors import ExitCode
 from exhibit.evidence import Evidence
 from exhibit.targets import Deployment
-from exhibit.traffic import Report, Scenario
+from exhibit.traffic import Report
 from exhibit.workspace import Workspace
 
 SAMPLE_SECONDS = 0.25
@@ -42,36 +36,34 @@ class Run:
     check_seconds: dict[str, float] = field(default_factory=dict)
     memory: list[tuple[float, float]] = field(default_factory=list)
     """(seconds since the start of the run, resident MiB of the process tree)"""
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    """What the report draws of it beside traffic and memory."""
     seconds: float = 0.0
 
 
 def everything(
     workspace: Workspace,
     deployment: Deployment,
-    scenarios: Mapping[str, Scenario],
     asked: Mapping[str, Criterion],
     log: str,
 ) -> list[Evidence]:
-    """Sends every scenario, asks every criterion, and writes the evidence of this platform and target anew."""
-    began = time.monotonic()
+    """Sends the plain scenarios, asks every criterion, and writes the evidence of this platform and target anew."""
+    began, began_at = time.monotonic(), time.time()
     run = Run()
     with _sampling(deployment, run, began):
-        for name, scenario in scenarios.items():
-            _send(deployment, name, scenario)
+        _send_plain(deployment)
         _ask(deployment, asked.values(), run, log)
+        run.pictures = _pictures(workspace, deployment, began_at)
     run.seconds = round(time.monotonic() - began, 1)
     slug = deployment.platform.slug
     evidence.write(workspace, slug, deployment.target, run.evidence, _record(deployment, run), replace=True)
     return run.evidence
 
 
-def single(
-    workspace: Workspace, deployment: Deployment, scenarios: Mapping[str, Scenario], criterion: Criterion, log: str
-) -> list[Evidence]:
-    """Sends every scenario (some answers count what they got), asks one criterion and writes its evidence alone."""
+def single(workspace: Workspace, deployment: Deployment, criterion: Criterion, log: str) -> list[Evidence]:
+    """Sends the plain scenarios (some checks count their answers), asks one criterion and writes its evidence alone."""
     run = Run()
-    for name, scenario in scenarios.items():
-        _send(deployment, name, scenario)
+    _send_plain(deployment)
     _ask(deployment, [criterion], run, log)
     evidence.write(workspace, deployment.platform.slug, deployment.target, run.evidence, None, replace=False)
     return run.evidence
@@ -85,15 +77,13 @@ def exit_code(found: Iterable[Evidence]) -> ExitCode:
     return ExitCode.COULD_NOT_RUN if Outcome.NOT_RUN in outcomes else ExitCode.PASSED
 
 
-def _send(deployment: Deployment, name: str, scenario: Scenario) -> None:
-    assert deployment.gateway_url is not None
-    flights = deployment.model.held_out(scenario.flights)
-    with step(f"  {scenario.title}"):
-        report = traffic.send(
-            name, scenario, flights, deployment.gateway_url, deployment.platform.file.predict, deployment.client
-        )
-    deployment.traffic[name] = report
-    out.print(f"    {report.right} of {report.sent} answers right{_trouble(report)}")
+def _send_plain(deployment: Deployment) -> None:
+    """Sends the scenarios that no criterion sends itself."""
+    for name, scenario in deployment.scenarios.items():
+        if not scenario.by_criterion:
+            with step(f"  {scenario.title}"):
+                report = deployment.send(name)
+            out.print(f"    {report.right} of {report.sent} answers right{_trouble(report)}")
 
 
 def _trouble(report: Report) -> str:
@@ -148,21 +138,35 @@ def _sampling(deployment: Deployment, run: Run, began: float) -> Iterator[None]:
         thread.join()
 
 
+def _pictures(workspace: Workspace, deployment: Deployment, began_at: float) -> dict[str, Any]:
+    """What the report draws: of the run as Prometheus, detectors and webhook saw it, and of the model over the year."""
+    if not deployment.alive():
+        return {}
+    found: dict[str, Any] = {
+        "sent": records.sent(deployment, began_at),
+        "windows": records.windows(deployment, began_at),
+        "outliers": records.outliers(deployment, began_at, time.time()),
+        "alerts": records.alerts(deployment, began_at),
+        "signals": records.signals(workspace, deployment, began_at, time.time()),
+    }
+    with step("  one late flight explained"):
+        found["explanation"] = records.explanation(deployment)
+    with step("  accuracy week by week, once the labels are there"):
+        found["weeks"] = records.weeks(workspace, deployment)
+    return found
+
+
 def _record(deployment: Deployment, run: Run) -> dict[str, Any]:
     return {
         "platform": deployment.platform.slug,
         "target": deployment.target,
-        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished_at": records.now(),
         "seconds": run.seconds,
-        "host": {
-            "cpus": os.cpu_count(),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-            "system": f"{machine.system()} {machine.machine()}",
-            "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
-        },
+        "host": records.machine_facts(),
         "versions": {"platform": deployment.version},
         "start": asdict(deployment.started),
         "memory": run.memory,
-        "traffic": [{**asdict(report), "failures": dict(report.failures)} for report in deployment.traffic.values()],
+        "traffic": records.traffic(deployment),
         "check_seconds": run.check_seconds,
+        **run.pictures,
     }

@@ -43,6 +43,9 @@ class Scenario(Document):
     flights: Text
     seed: int
     arrival: Literal["poisson", "uniform"]
+    by_criterion: bool = Field(
+        default=False, description="sent by the criterion that asks for it, not before the checks"
+    )
     phases: list[Phase] = Field(min_length=1)
 
     def intended_seconds(self) -> npt.NDArray[np.float64]:
@@ -74,6 +77,8 @@ class Report:
     """Requests without predictions, by reason (status code or kind of connection error)."""
     latencies_ms: list[float] = field(default_factory=list)
     """Of the right answers, from the intended send time, in the order of arrival."""
+    began_at: float = 0.0
+    """Seconds since the epoch."""
     seconds: float = 0.0
 
     @property
@@ -101,7 +106,7 @@ def load_scenarios(workspace: Workspace) -> dict[str, Scenario]:
 def send(name: str, scenario: Scenario, flights: Flights, url: str, predict: Predict, client: Client) -> Report:
     """Sends `scenario` to `url` (scheme, host and port), one of `flights` a request, and reports the answers."""
     intended = scenario.intended_seconds()
-    chosen = flights.take(len(intended), scenario.seed % len(flights))
+    chosen = flights.sample(len(intended), scenario.seed)
     bodies = [client.encode(chosen.rows[index : index + 1]) for index in range(len(intended))]
     report = Report(name, scenario.title)
     asyncio.run(_send_all(report, intended, bodies, chosen.expected, url + predict.path, predict.content_type, client))
@@ -123,6 +128,7 @@ async def _send_all(
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, headers={"Content-Type": content_type}
     ) as session:
+        report.began_at = round(time.time(), 3)
         began = time.monotonic()
         for due, body, answer in zip(began + intended, bodies, expected, strict=True):
             if (ahead := due - time.monotonic()) > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from exhibit.errors import BusyError
+
+# A list of nothing but numbers, as json.dumps indents it. In a string a line break is escaped, so that none is found.
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")
 
 
 @dataclass(frozen=True)
@@ -90,5 +94,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as JSON with the key order of its dictionaries kept, so that diffs show only what changed."""
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """`value` as JSON with the key order of its dictionaries kept, so that diffs show only what changed.
+
+    A list of numbers takes one line, however long: one a line, a run's samples would be most of a repository.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_atomically(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from exhibit.targets.local import LocalTarget
 from exhibit.targets.local.deployment import LocalDeployment
 from exhibit.workspace import Workspace
 
+_numbers = itertools.count(1)
 Deploy = Callable[..., LocalDeployment]
 
 
@@ -28,8 +30,9 @@ def asked() -> dict[str, Criterion]:
 
 @pytest.fixture(scope="session")
 def _target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
-    workspace = toy.make(tmp_path_factory.mktemp("healthy"))
+    workspace = toy.make(tmp_path_factory.mktemp("healthy"), companions=True)
     toy.share_prometheus(workspace)
+    toy.share_environments(workspace)
     target = LocalTarget(workspace, models.load(workspace), Monitoring(workspace))
     target.monitoring.start()
     try:
@@ -54,11 +57,15 @@ def deploy(_target: LocalTarget, tmp_path: Path) -> Iterator[Deploy]:
     started: list[tuple[LocalTarget, LocalDeployment]] = []
 
     def start(
-        fault: str, edits: Mapping[str, tuple[str, str]] | None = None, *, watched: bool = False
+        fault: str,
+        edits: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        watched: bool = False,
+        companions: bool = False,
     ) -> LocalDeployment:
         # In Prometheus a deployment is known by its slug, so a watched one needs one of its own (and an environment).
-        slug = f"{toy.SLUG}-{fault.replace('_', '-')}" if watched else toy.SLUG
-        workspace = toy.make(tmp_path / "checkout", slug=slug, fault=fault, edits=edits)
+        slug = f"{toy.SLUG}-{fault.replace('_', '-') or next(_numbers)}" if watched else toy.SLUG
+        workspace = toy.make(tmp_path / "checkout", slug=slug, fault=fault, edits=edits, companions=companions)
         workspace.state.mkdir()
         (workspace.state / "envs").symlink_to(_target.workspace.state / "envs")
         monitoring = _target.monitoring if watched else Monitoring(workspace)

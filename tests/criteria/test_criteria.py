@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -29,7 +30,12 @@ class Deploy(Protocol):
     """Fixture `deploy`."""
 
     def __call__(
-        self, fault: str, edits: Mapping[str, tuple[str, str]] | None = None, *, watched: bool = False
+        self,
+        fault: str,
+        edits: Mapping[str, tuple[str, str]] | None = None,
+        *,
+        watched: bool = False,
+        companions: bool = False,
     ) -> LocalDeployment: ...
 
 
@@ -42,7 +48,7 @@ class Failing:
     says: str
     """Regular expression found in the message."""
     edits: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Of the files of the platform's folder."""
+    """Of files, named from the platform's folder."""
     change: Callable[[LocalDeployment], None] | None = None
     """Of the deployment as the criterion sees it."""
     constants: Mapping[str, Any] = field(default_factory=dict)
@@ -93,6 +99,35 @@ def with_scrapes_waited_for(seconds: float) -> Callable[[LocalDeployment], None]
     return lambda deployment: setattr(deployment, "scrape_seconds", seconds)
 
 
+def without_an_outage(deployment: LocalDeployment) -> None:
+    deployment.outage = contextlib.nullcontext  # type: ignore[method-assign]
+
+
+def in_detectors(file: str, old: str, new: str) -> dict[str, tuple[str, str]]:
+    return {f"../../monitoring/detectors/{file}": (old, new)}
+
+
+def in_explainers(file: str, old: str, new: str) -> dict[str, tuple[str, str]]:
+    return {f"../../monitoring/explainers/{file}": (old, new)}
+
+
+# What can be wrong with detectors and explainers: the order of columns, an answer that never changes, no traffic.
+COLUMNS_REVERSED = {"client.py": ('["rows"], dtype=np.float32)', '["rows"], dtype=np.float32)[:, ::-1]')}
+NO_COPIES = in_detectors("service.yaml", "copies: copies\n", "")
+ASKED_IN_VAIN = in_detectors("service.yaml", '"{ask}"', '"{ask}/nowhere"')
+ANSWERS = "found = np.asarray(self.client.decode(answer), np.float64)"
+PREDICTIONS_UPSIDE_DOWN = in_detectors("served.py", ANSWERS, f"{ANSWERS[:8]}1 - {ANSWERS[8:]}")
+RATIO = "ratio = max(distances[name] / limits[name] for name in distances)"
+NEVER_DRIFTED, ALWAYS_DRIFTED = (in_detectors("judgements.py", RATIO, f"ratio = {fixed}") for fixed in (0.0, 2.0))
+FLAGS = "return self.scores(rows) > self._limit"
+NEVER_OUTLIERS, ALWAYS_OUTLIERS = (
+    in_detectors("detection.py", FLAGS, f"return np.full(len(rows), {fixed})") for fixed in (False, True)
+)
+VALUES = '"values": values.tolist()'
+EXPLAINED_IN_REVERSE = in_explainers("explaining.py", VALUES, '"values": values.tolist()[::-1]')
+EXPLAINED_ALL_ALIKE = in_explainers("explaining.py", VALUES, '"values": [values.sum() / len(values)] * len(values)')
+EXPLAINED_ANOTHER_MODEL = in_explainers("explaining.py", VALUES, '"values": (values * 1.1).tolist()')
+
 SHORT_GRACE = {"platform.yaml": ("stop_seconds: 5", "stop_seconds: 1")}
 FAILING = {
     "serving/predictions_match": [
@@ -132,6 +167,47 @@ FAILING = {
             change=with_scrapes_waited_for(6.0),  # it may be the first to wait for the toy to be taken up
             constants={"SIGNALS": {"traffic": "up", "latency": "platform:latency"}},
         ),
+    ],
+    "model_metrics/input_statistics": [
+        Failing("", r"statistics of 0 say what was sent; carrier: ", edits=COLUMNS_REVERSED),
+        Failing("", r"carrier: counted 0 of 204", edits=NO_COPIES),
+    ],
+    "model_metrics/prediction_statistics": [
+        Failing("", "had grown by 0;", edits=ASKED_IN_VAIN),
+        Failing("", r"its mean is off by [1-9]\.\de-0[12]", edits=PREDICTIONS_UPSIDE_DOWN),
+    ],
+    "anomaly_detection/clean_traffic_stays_quiet": [
+        Failing("", r"2 were judged as drifted.*DriftDetected was raised", edits=ALWAYS_DRIFTED),
+        Failing("", r"100\.0% of \d+ flights were flagged.*OutlierRateHigh was raised", edits=ALWAYS_OUTLIERS),
+    ],
+    "anomaly_detection/drift_raises_alert": [
+        Failing(
+            "", "judged as not drifted.*was not delivered", edits=NEVER_DRIFTED, constants={"DEADLINE_SECONDS": 3.0}
+        ),
+        Failing("", "had 0 windows of drifted traffic judged", edits=NO_COPIES),
+    ],
+    "anomaly_detection/outliers_flagged": [
+        Failing("", r"Of 150 corrupted flights 0\.0% were flagged", edits=NEVER_OUTLIERS),
+        Failing("", r"of 300 others (9\d|100)\.\d%", edits=COLUMNS_REVERSED),
+        Failing("", "the detectors looked at 0", edits=NO_COPIES),
+    ],
+    "explainability/explains_the_served_model": [
+        Failing("", "permutation importance with a correlation of (-|0\\.[0-7])", edits=EXPLAINED_IN_REVERSE),
+        Failing("", "permutation importance with a correlation of (-|0\\.[0-7])", edits=EXPLAINED_ALL_ALIKE),
+        Failing("", r"add up to the served predictions within [1-9]\.\de-0[12]", edits=EXPLAINED_ANOTHER_MODEL),
+    ],
+    "model_metrics/slo_alert_fires": [
+        Failing(
+            "",
+            r"ErrorBudgetBurnsFast was not delivered as firing; ServerDown was not delivered as firing",
+            change=without_an_outage,
+            constants={"FIRING_SECONDS": 3.0, "RESOLVED_SECONDS": 0.1},
+        ),
+    ],
+    "explainability/explanation_native": [
+        Failing("explains_all_alike", "the same for all"),
+        Failing("explains_in_reverse", r"correlation of -?0\.[0-4]"),
+        Failing("explains_in_words", "explanation cannot be read|no such numbers"),
     ],
     "deployment_focus/web_app_beside_model": [
         Failing("page_is_missing", "status: 404"),
@@ -202,8 +278,10 @@ def test_fails_on(
     criterion = CRITERIA[name]
     for constant, value in case.constants.items():
         monkeypatch.setitem(criterion.check.__globals__, constant, value)
-    if case.fault:
-        deployment = deploy(case.fault, case.edits, watched=criterion.group == "model_metrics")
+    if case.fault or case.edits:
+        companions = bool(set(criterion.uses) - {"prometheus", "alerts"})
+        watched = companions or criterion.group == "model_metrics"
+        deployment = deploy(case.fault, case.edits, watched=watched, companions=companions)
     else:
         deployment = request.getfixturevalue("healthy")
     if case.change:

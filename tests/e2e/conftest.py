@@ -15,6 +15,7 @@ import psutil
 import pytest
 import toy
 
+from exhibit import criteria
 from exhibit import model as models
 from exhibit.workspace import Workspace
 
@@ -67,7 +68,12 @@ def complete(workspace: Workspace) -> Workspace:
         shutil.copytree(ROOT / name, workspace.root / name, ignore=_IGNORED)
     for name in ("README.md", "pyproject.toml", "versions.yaml"):
         shutil.copy(ROOT / name, workspace.root)
+    # What needs companions, or waits for alerts, is asked of the toy in tests/criteria and of the platforms in whole.
+    for criterion in criteria.discover(workspace).values():
+        if set(criterion.uses) - {"prometheus"}:
+            (workspace.criteria / f"{criterion.id}.py").unlink()
     traffic = workspace.root / "traffic"
+    shutil.rmtree(traffic)
     traffic.mkdir()
     (traffic / "steady.yaml").write_text(
         "title: Steady traffic\nflights: january_march\nseed: 1\narrival: poisson\n"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exhibit import digests
+from exhibit import digests, environments
+from exhibit.companions import load as companions_of
 from exhibit.workspace import Workspace
 
 SOURCE = Path(__file__).parent
@@ -39,20 +40,30 @@ GOLDEN_ROWS, HELD_OUT_ROWS = 40, 400
 
 
 def make(
-    root: Path, *, slug: str = SLUG, fault: str = "", edits: Mapping[str, tuple[str, str]] | None = None
+    root: Path,
+    *,
+    slug: str = SLUG,
+    fault: str = "",
+    edits: Mapping[str, tuple[str, str]] | None = None,
+    companions: bool = False,
 ) -> Workspace:
     """Writes the toy's checkout to `root`, with the gateway and the monitoring of this repository.
 
     Args:
         slug: the platform's.
         fault: one of the toy's faults (deployments/toy/serve/faults.py).
-        edits: by file of the platform's folder, a text that stands there once and what it becomes.
+        edits: by file of the platform's folder (``../../`` leads to the checkout), a text that stands there once and
+            what it becomes.
+        companions: with detectors and explainers, which take seconds to start. They know the real flights, so the
+            toy then predicts those, and this checkout's model must be built.
     """
     folder = root / "deployments" / slug
     shutil.copytree(SOURCE / "deployments" / SLUG, folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(SOURCE / "model", root / "model")
-    shutil.copytree(ROOT / "monitoring", root / "monitoring")
-    _write_model(root / "model")
+    left_out = () if companions else (file.parent.name for file in ROOT.glob("monitoring/*/service.yaml"))
+    shutil.copytree(ROOT / "monitoring", root / "monitoring", ignore=shutil.ignore_patterns("__pycache__", *left_out))
+    shutil.copytree(ROOT / "traffic", root / "traffic")
+    _write_model(root / "model", _real_flights() if companions else _random_flights())
     today = date.today()
     # The toy's facts do not age.
     for path, old, new in [
@@ -68,39 +79,73 @@ def make(
 
 
 def share_prometheus(workspace: Workspace) -> None:
-    """Unpacking Prometheus takes seconds: what was unpacked for this checkout serves a temporary one as well."""
-    unpacked = ROOT / ".work" / "prometheus-binaries"
+    """Unpacking programs takes seconds: what was unpacked for this checkout serves a temporary one as well."""
     workspace.state.mkdir(exist_ok=True)
-    if (unpacked / "usr" / "bin" / "promtool").exists():
-        (workspace.state / unpacked.name).symlink_to(unpacked)
+    for name in ("prometheus", "alertmanager"):
+        unpacked = ROOT / ".work" / f"{name}-binaries"
+        if (unpacked / "usr" / "bin").exists():
+            (workspace.state / unpacked.name).symlink_to(unpacked)
 
 
-def _write_model(folder: Path) -> None:
+def share_environments(workspace: Workspace) -> None:
+    """Has a temporary checkout use this one's environments of the companions: each is a gigabyte."""
+    here = Workspace(ROOT)
+    (workspace.state / "envs").mkdir(parents=True, exist_ok=True)
+    for name, companion in companions_of(here).items():
+        folder = environments.ensure(here, name, companion.lock).folder
+        (workspace.state / "envs" / folder.name).symlink_to(folder)
+
+
+def _random_flights() -> dict[str, np.ndarray]:
+    """Rows [n, 12] by period."""
     random = np.random.default_rng(1)
     low = np.array([0, 0, 0, 5, 80, 10, 0, 20, 0, 0, 990, 0])
     high = np.array([15, 2, 6, 23, 4983, 70, 60, 100, 40, 1, 1040, 10])
+    counts = {"golden": GOLDEN_ROWS, **dict.fromkeys(("january_march", "june_july", "corrupted"), HELD_OUT_ROWS)}
+    shape = {period: (count, len(FEATURES)) for period, count in counts.items()}
+    return {period: random.uniform(low, high, size=shape[period]).astype(np.float32) for period in counts}
 
-    def flights(count: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = random.uniform(low, high, size=(count, len(FEATURES))).astype(np.float32)
-        return rows, 1 / (1 + np.exp(-(rows.astype(np.float64) @ np.array(WEIGHTS) + BIAS)))
 
+def _real_flights() -> dict[str, np.ndarray]:
+    """Rows [n, 12] by period, and the detectors' reference."""
+    artifacts = ROOT / "model" / "artifacts"
+    with np.load(artifacts / "held_out.npz") as held_out, np.load(artifacts / "reference.npz") as reference:
+        periods = {name.removesuffix("_rows"): held_out[name] for name in held_out if name.endswith("_rows")}
+        golden = periods["january_march"][:: len(periods["january_march"]) // GOLDEN_ROWS][:GOLDEN_ROWS]
+        return {"golden": golden, "reference": reference["rows"], **periods}
+
+
+def _predict(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-(rows.astype(np.float64) @ np.array(WEIGHTS) + BIAS))))
+
+
+def _write_model(folder: Path, flights: Mapping[str, np.ndarray]) -> None:
+    random = np.random.default_rng(1)
     artifacts = folder / "artifacts"
     artifacts.mkdir()
     (folder / "golden").mkdir(exist_ok=True)
-    rows, probabilities = flights(GOLDEN_ROWS)
-    golden = {"features": FEATURES, "rows": rows.astype(float).tolist(), "probabilities": probabilities.tolist()}
+    rows = flights["golden"]
+    golden = {
+        "features": FEATURES,
+        "rows": rows.astype(float).tolist(),
+        "probabilities": _predict(rows).tolist(),
+    }
     (folder / "golden" / "golden.json").write_text(json.dumps(golden))
     held_out: dict[str, np.ndarray] = {}
-    for period in ("january_march", "june_july"):
-        rows, probabilities = flights(HELD_OUT_ROWS)
-        late = probabilities > random.uniform(size=HELD_OUT_ROWS)
-        held_out |= {f"{period}_rows": rows, f"{period}_expected": probabilities, f"{period}_late": late}
+    for period, rows in flights.items():
+        if period not in ("golden", "reference"):
+            expected = _predict(rows)
+            late = expected > random.uniform(size=len(rows))
+            held_out |= {f"{period}_rows": rows, f"{period}_expected": expected, f"{period}_late": late}
     np.savez(artifacts / "held_out.npz", **held_out)
+    if "reference" in flights:
+        np.savez(artifacts / "reference.npz", rows=flights["reference"], expected=_predict(flights["reference"]))
     (artifacts / "weights.json").write_text(json.dumps({"weights": WEIGHTS, "bias": BIAS}))
     manifest = {
         "model": "flight-delay",
         "inputs_sha256": "",
         "features": FEATURES,
+        "codes": {"carrier": [f"C{code}" for code in range(16)], "origin": ["EWR", "JFK", "LGA"]},
         "artifacts": {"weights": {"path": "weights.json", "sha256": digests.path_sha256(artifacts / "weights.json")}},
     }
     (artifacts / "manifest.json").write_text(json.dumps(manifest))

@@ -24,7 +24,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exhibit import processes
-from exhibit.gateway import Canary, GatewayMissing, Upstream, binary, command, render, requests_selector
+from exhibit.gateway import Canary, GatewayMissing, Mirror, binary, command, render, requests_selector
 
 TEMPLATE = Path(__file__).parents[2] / "monitoring" / "gateway" / "envoy.yaml.j2"
 HOST = "127.0.0.1"
@@ -98,6 +98,16 @@ class Envoy:
         families = text_string_to_metric_families(self.page())
         return {one.labels[label]: one.value for family in families for one in family.samples if one.name == name}
 
+    def copies(self) -> tuple[float, float]:
+        """Copies whose end is known, and those of them that were delivered (answered 2xx)."""
+        families = list(text_string_to_metric_families(self.page()))
+        mirrored = [
+            one for family in families for one in family.samples if one.labels.get("envoy_cluster_name") == "mirror"
+        ]
+        tried = sum(one.value for one in mirrored if one.name == "envoy_cluster_upstream_rq_completed_total")
+        classes = [one for one in mirrored if one.name == "envoy_cluster_upstream_rq_xx_total"]
+        return tried, sum(one.value for one in classes if one.labels["envoy_response_code_class"] == "2")
+
     def page(self) -> str:
         return httpx.get(f"{self.admin_url}/stats/prometheus", trust_env=False).text
 
@@ -109,7 +119,8 @@ def envoy(
     *,
     answer_seconds: int = 30,
     canary: Canary | None = None,
-    mirror: Upstream | None = None,
+    mirror: Mirror | None = None,
+    internal_port: int | None = None,
 ) -> Iterator[Envoy]:
     port, admin_port = processes.free_ports(2)
     config = folder / "envoy.yaml"
@@ -124,6 +135,7 @@ def envoy(
             answer_seconds=answer_seconds,
             canary=canary,
             mirror=mirror,
+            internal_port=internal_port,
         )
     )
     admin = f"http://{HOST}:{admin_port}"
@@ -144,8 +156,8 @@ def ready(admin: str) -> bool:
 
 
 @pytest.mark.parametrize("canary", [None, Canary("canary.example", 81, 10)], ids=["no canary", "canary"])
-@pytest.mark.parametrize("mirror", [None, Upstream("mirror.example", 82)], ids=["no mirror", "mirror"])
-def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, mirror: Upstream | None) -> None:
+@pytest.mark.parametrize("mirror", [None, Mirror("mirror.example", 82, "/predict")], ids=["no mirror", "mirror"])
+def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, mirror: Mirror | None) -> None:
     config = tmp_path / "envoy.yaml"
     text = render(
         TEMPLATE,
@@ -280,14 +292,19 @@ def test_an_interim_answer_is_not_counted_as_a_request(tmp_path: Path) -> None:
 
 def test_the_rules_ask_for_metrics_that_exist(tmp_path: Path) -> None:
     rules = (TEMPLATE.parents[1] / "prometheus" / "rules" / "signals.yaml").read_text()
-    series = set(re.findall(r"(envoy_\w+)\{", rules))
-    assert len(series) == 3
-    with upstream() as server, envoy(tmp_path, server.port) as gateway:
+    asked = set(re.findall(r"(envoy_\w+)\{[^}]*(envoy_http_conn_manager_prefix|envoy_cluster_name)=\"(\w+)\"", rules))
+    assert len(asked) == 5
+    with (
+        upstream() as server,
+        upstream() as mirror,
+        envoy(tmp_path, server.port, mirror=Mirror(HOST, mirror.port, "/predict")) as gateway,
+    ):
         gateway.client.post("/predict", content=b"rows")
         assert eventually(lambda: "envoy_http_downstream_rq_time_bucket" in gateway.page())
+        assert eventually(lambda: gateway.copies() == (1, 1))
         page = gateway.page()
-    for one in series:
-        assert re.search(rf'^{one}{{.*envoy_http_conn_manager_prefix="ingress"', page, re.MULTILINE)
+    for name, label, value in asked:
+        assert re.search(rf'^{name}{{.*{label}="{value}"', page, re.MULTILINE)
 
 
 def test_latency_bounds_reach_the_metrics_page(tmp_path: Path) -> None:
@@ -327,25 +344,72 @@ def test_a_mirror_gets_a_copy_of_each_request(tmp_path: Path) -> None:
     with (
         upstream() as server,
         upstream() as mirror,
-        envoy(tmp_path, server.port, mirror=Upstream(HOST, mirror.port)) as gateway,
+        envoy(tmp_path, server.port, mirror=Mirror(HOST, mirror.port, "/predict")) as gateway,
     ):
         assert {gateway.client.post("/predict", content=body).status_code for body in sent} == {200}
         assert eventually(lambda: len(mirror.bodies) == len(sent))
         assert gateway.counts()["2"] == len(sent)
+        assert eventually(lambda: gateway.copies() == (len(sent), len(sent)))
     assert sorted(mirror.bodies) == sorted(server.bodies) == sorted(sent)
     assert {one["host"] for one in mirror.headers} == {one["host"] for one in server.headers}
 
 
-@pytest.mark.parametrize("state", ["dead", "stalled"])
-def test_a_mirror_that_fails_loses_no_request(tmp_path: Path, state: str) -> None:
+def test_only_requests_for_predictions_are_copied(tmp_path: Path) -> None:
+    mirrored = Mirror("127.0.0.1", 0, "/predict")
+    with upstream() as server, upstream() as mirror:
+        mirrored = Mirror(HOST, mirror.port, "/predict")
+        with envoy(tmp_path, server.port, mirror=mirrored) as gateway:
+            for path in ("/web", "/predict/other", "/predicted", "/predict?with=query"):
+                assert gateway.client.post(path, content=path.encode()).status_code == 200
+            assert eventually(lambda: gateway.copies() == (1, 1))
+        assert mirror.bodies == [b"/predict?with=query"]
+        assert len(server.bodies) == 4
+
+
+def test_what_companions_ask_is_neither_copied_nor_counted(tmp_path: Path) -> None:
+    [internal_port] = processes.free_ports(1)
+    with (
+        upstream() as server,
+        upstream() as mirror,
+        envoy(
+            tmp_path, server.port, mirror=Mirror(HOST, mirror.port, "/predict"), internal_port=internal_port
+        ) as gateway,
+    ):
+        asked = httpx.post(f"http://{HOST}:{internal_port}/predict", content=b"asked", trust_env=False)
+        assert gateway.client.post("/predict", content=b"called").status_code == asked.status_code == 200
+        assert eventually(lambda: gateway.copies() == (1, 1))
+        assert gateway.counts()["2"] == 1
+        large = httpx.post(f"http://{HOST}:{internal_port}/predict", content=b"x" * (LIMIT_BYTES + 1), trust_env=False)
+        assert large.status_code == 413
+    assert mirror.bodies == [b"called"]
+    assert server.bodies == [b"asked", b"called"]
+
+
+@pytest.mark.parametrize("state", ["dead", "stalled", "refusing"])
+def test_a_mirror_that_fails_loses_no_request_and_each_lost_copy_is_counted(tmp_path: Path, state: str) -> None:
     # As a stalled mirror it takes connections into its queue and never reads from them.
     with socket.create_server((HOST, 0)) as mirror, upstream() as server:
         mirror_port = mirror.getsockname()[1]
+        path, headers = "/predict", {}
         if state == "dead":
             mirror.close()
-        with envoy(tmp_path, server.port, mirror=Upstream(HOST, mirror_port)) as gateway:
-            assert {gateway.client.post("/predict", content=b"rows").status_code for _ in range(100)} == {200}
-            assert gateway.counts() == {"1": 0, "2": 100, "3": 0, "4": 0, "5": 0}
+        if state == "refusing":  # in the place of a server that is told what to answer: both are
+            mirror_port, headers = server.port, {"answer": "500"}
+        with envoy(tmp_path, server.port, mirror=Mirror(HOST, mirror_port, path), answer_seconds=2) as gateway:
+            statuses = {gateway.client.post(path, content=b"rows", headers=headers).status_code for _ in range(100)}
+            assert statuses == {500 if state == "refusing" else 200}
+            assert sum(gateway.counts().values()) == 100
+            assert eventually(lambda: gateway.copies() == (100, 0)), gateway.copies()
+
+
+def test_the_gateway_tells_whether_its_server_takes_connections(tmp_path: Path) -> None:
+    [port] = processes.free_ports(1)
+    name, label = "envoy_cluster_membership_healthy", "envoy_cluster_name"
+    with envoy(tmp_path, port) as gateway:
+        assert eventually(lambda: gateway.samples(name, label) == {"stable": 0})
+        with socket.create_server((HOST, port), backlog=64):
+            assert eventually(lambda: gateway.samples(name, label) == {"stable": 1})
+        assert eventually(lambda: gateway.samples(name, label) == {"stable": 0})
 
 
 @pytest.mark.parametrize("percent", [-1, 101])

@@ -18,6 +18,7 @@ MODEL = Path(__file__).resolve().parents[2] / "model"
 ARTIFACTS = MODEL / "artifacts"
 CATEGORIES = {"carrier": 16, "origin": 3, "weekday": 7, "hour": 24}
 FEATURES = [*CATEGORIES, "distance", "temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
+DAYS = {"january_march": (1, 90), "april_may": (91, 151), "june_july": (152, 212), "corrupted": (1, 90)}  # of the year
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +138,15 @@ def test_card_changes_with_every_figure(manifest: dict[str, Any], card: ModuleTy
                 assert card.render(wrong) != text, (period, name, metric)
 
 
-def test_model_beats_both_baselines_on_both_test_sets(manifest: dict[str, Any]) -> None:
+def test_model_beats_its_baselines_or_the_card_says_where_it_does_not(manifest: dict[str, Any]) -> None:
     for period, test in manifest["metrics"]["test"].items():
         auc = {name: figures["auc"]["value"] for name, figures in test["models"].items()}
-        assert auc["mlp"] > auc["logistic_regression"] > auc["base_rate"] == 0.5, period
+        assert min(auc["mlp"], auc["logistic_regression"]) > auc["base_rate"] == 0.5, period
+        if period == "april_may":
+            said = f"its AUC of {auc['mlp']:.3f} is worse than the {auc['logistic_regression']:.3f} of the logistic"
+            assert said in " ".join((MODEL / "CARD.md").read_text(encoding="utf-8").split())
+        else:
+            assert auc["mlp"] > auc["logistic_regression"], period
         low, value, high = (test["models"]["mlp"]["auc"][key] for key in ("low", "value", "high"))
         assert low < value < high, period
 
@@ -169,10 +175,54 @@ def test_no_artifact_is_a_pickle(manifest: dict[str, Any]) -> None:
 
 
 def test_held_out_rows_are_typed_as_documented(manifest: dict[str, Any]) -> None:
+    tests = manifest["metrics"]["test"]
+    sizes = {period: (test["rows"], test["late"]) for period, test in tests.items()}
+    sizes["corrupted"] = sizes["january_march"]
+    assert list(sizes) == list(DAYS)
+    parts = ("rows", "expected", "late", "day")
     with np.load(ARTIFACTS / "held_out.npz", allow_pickle=False) as held_out:
-        for period, test in manifest["metrics"]["test"].items():
-            flights, expected, late = (held_out[f"{period}_{part}"] for part in ("rows", "expected", "late"))
-            assert (flights.dtype, expected.dtype, late.dtype) == (np.float32, np.float64, np.bool_)
-            assert flights.shape == (test["rows"], len(FEATURES))
-            assert expected.shape == late.shape == (test["rows"],)
-            assert late.sum() == test["late"]
+        assert sorted(held_out) == sorted(f"{period}_{part}" for period in DAYS for part in parts)
+        for period, (first, last) in DAYS.items():
+            flights, expected, late, day = (held_out[f"{period}_{part}"] for part in parts)
+            assert (flights.dtype, expected.dtype) == (np.float32, np.float64)
+            assert (late.dtype, day.dtype) == (np.bool_, np.int16)
+            assert flights.shape == (sizes[period][0], len(FEATURES))
+            assert expected.shape == late.shape == day.shape == (sizes[period][0],)
+            assert late.sum() == sizes[period][1]
+            assert set(day.tolist()) == set(range(first, last + 1)), period
+
+
+def test_corrupted_rows_are_the_held_out_ones_with_two_features_moved(manifest: dict[str, Any]) -> None:
+    with np.load(ARTIFACTS / "held_out.npz", allow_pickle=False) as held_out:
+        clean, corrupted = (held_out[f"{period}_rows"].astype(float) for period in ("january_march", "corrupted"))
+        same = ("late", "day")
+        assert all((held_out[f"january_march_{part}"] == held_out[f"corrupted_{part}"]).all() for part in same)
+    with np.load(ARTIFACTS / "reference.npz", allow_pickle=False) as reference:
+        spread = reference["rows"].astype(float).std(axis=0)
+    moved = np.abs(corrupted - clean) / spread
+    assert ((moved > 0).sum(axis=1) == 2).all()
+    assert not moved[:, :3].any(), "carrier, origin and weekday have no size"
+    assert (moved > 0).any(axis=0)[3:].all()
+    by = moved[moved > 0]
+    assert 3.5 < by.min() < 4.5  # the reference is a sample: its spread is a few per cent off the training rows'
+    assert 7.5 < by.max() < 9
+    assert (corrupted[:, 3] == np.rint(corrupted[:, 3])).all(), "a fraction of an hour, which servers may refuse"
+
+
+def test_reference_is_a_sample_of_rows_that_are_not_held_out(manifest: dict[str, Any]) -> None:
+    path = ARTIFACTS / "reference.npz"
+    assert path.is_file(), "train.py wrote it: does export.py keep it?"
+    with np.load(path, allow_pickle=False) as reference:
+        assert sorted(reference) == ["expected", "rows"]
+        rows, expected = reference["rows"], reference["expected"]
+    assert (rows.dtype, expected.dtype) == (np.float32, np.float64)
+    assert (rows.shape, expected.shape) == ((4000, len(FEATURES)), (4000,))
+    assert abs(expected.mean() - manifest["metrics"]["base_rate"]) < 0.02
+
+
+def test_golden_flights_are_of_january_to_march_and_of_june_and_july(rows: np.ndarray, manifest: Any) -> None:
+    """The later periods of held_out.npz are not drawn from: the golden file, and so the model's identity, is kept."""
+    with np.load(ARTIFACTS / "held_out.npz", allow_pickle=False) as held_out:
+        for start, period in ((0, "january_march"), (100, "june_july")):
+            flights = held_out[f"{period}_rows"]
+            assert (rows[start : start + 100] == flights[:: len(flights) // 100][:100]).all(), period

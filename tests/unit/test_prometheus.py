@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import math
 import os
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from exhibit import processes, prometheus
+from exhibit import processes
 from exhibit.prometheus import (
     Prometheus,
     PrometheusError,
@@ -22,6 +23,8 @@ from exhibit.prometheus import (
     find_or_unpack,
     remove_target,
     render,
+    render_alerts,
+    scaled,
     write_target,
 )
 
@@ -35,12 +38,6 @@ def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
     while not (done := holds()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return done
-
-
-def program(path: Path, script: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
 
 
 @pytest.fixture(scope="session")
@@ -93,16 +90,8 @@ def metrics_page() -> Iterator[str]:
         thread.join()
 
 
-def test_binaries_on_path_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    for name in prometheus.BINARIES:
-        program(tmp_path / "bin" / name, "exit 0")
-    assert find_or_unpack(tmp_path / "cache") == tmp_path / "bin"
-    assert not (tmp_path / "cache").exists()
-
-
 def test_unpacked_binaries_run_and_are_used_again(binaries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in prometheus.BINARIES:
+    for name in ("prometheus", "promtool"):
         assert subprocess.run([binaries / name, "--version"], capture_output=True, check=False).returncode == 0
     if binaries.is_relative_to(ROOT):
         # Without any program to fetch or unpack with.
@@ -110,69 +99,19 @@ def test_unpacked_binaries_run_and_are_used_again(binaries: Path, monkeypatch: p
         assert find_or_unpack(ROOT / ".work" / "prometheus-binaries") == binaries
 
 
-REMEDY = "Install the Debian package prometheus, or put the folder of both programs on PATH"
-
-
-@pytest.mark.parametrize(
-    ("apt", "dpkg", "reason"),
-    [
-        (None, None, "apt-get: No such file or directory"),
-        ("echo 'W: old lists' >&2; echo 'E: no route to host' >&2; exit 100", None, "apt-get: E: no route to host"),
-        ("exit 0", None, "apt-get downloaded nothing"),
-        ("touch prometheus_1_amd64.deb", "echo 'dpkg-deb: error: not an archive' >&2; exit 2", "error: not an archive"),
-        ("touch prometheus_1_amd64.deb", "exit 0", "prometheus_1_amd64.deb does not hold them"),
-    ],
-    ids=["no apt", "apt fails", "apt does nothing", "broken package", "wrong package"],
-)
-def test_without_prometheus_the_remedy_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apt: str | None, dpkg: str | None, reason: str
-) -> None:
-    for name, script in {"apt-get": apt, "dpkg-deb": dpkg}.items():
-        if script is not None:
-            program(tmp_path / "bin" / name, f"PATH=/usr/bin:/bin; {script}")
+def test_without_prometheus_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(PrometheusMissing, match=REMEDY) as caught:
-        find_or_unpack(tmp_path / "state" / "cache")
-    assert reason in str(caught.value)
-    # Nothing half-done is left for the next run to stumble over.
-    assert list((tmp_path / "state").iterdir()) == []
-
-
-def test_stale_package_lists_are_replaced_by_own_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = tmp_path / "said"
-    program(
-        tmp_path / "bin" / "apt-get",
-        f"""PATH=/usr/bin:/bin; echo "$*" >> {said}
-case "$*" in
-*Dir::State::lists=*download*) touch prometheus_1_amd64.deb ;;
-*update*) ;;
-*) echo 'E: 404  Not Found' >&2; exit 100 ;;
-esac""",
+    with pytest.raises(PrometheusMissing) as caught:
+        find_or_unpack(tmp_path / "cache")
+    assert str(caught.value) == (
+        "prometheus: not on PATH, and its Debian package could not be unpacked (apt-get: No such file or directory), "
+        "expected prometheus and promtool. "
+        "Install the Debian package prometheus, or put the folder of both programs on PATH."
     )
-    program(
-        tmp_path / "bin" / "dpkg-deb",
-        """PATH=/usr/bin:/bin; mkdir -p "$3/usr/bin"
-for name in prometheus promtool; do echo '#!/bin/sh' > "$3/usr/bin/$name"; chmod 755 "$3/usr/bin/$name"; done""",
-    )
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert find_or_unpack(tmp_path / "state" / "cache") == tmp_path / "state" / "cache" / "usr" / "bin"
-    assert [line.split()[-1] for line in said.read_text().splitlines()] == ["prometheus", "update", "prometheus"]
-    assert os.listdir(tmp_path / "state") == ["cache"]
 
 
-def test_a_run_that_was_faster_is_kept_and_a_torso_replaced(tmp_path: Path) -> None:
-    for name in prometheus.BINARIES:
-        program(tmp_path / "slow" / "usr" / "bin" / name, "exit 0")
-        program(tmp_path / "cache" / "usr" / "bin" / name, "exit 0")
-    first = (tmp_path / "cache").stat().st_ino
-    prometheus._put(tmp_path / "slow", tmp_path / "cache")
-    assert (tmp_path / "cache").stat().st_ino == first
-    (tmp_path / "cache" / "usr" / "bin" / "promtool").unlink()
-    prometheus._put(tmp_path / "slow", tmp_path / "cache")
-    assert sorted(os.listdir(tmp_path / "cache" / "usr" / "bin")) == sorted(prometheus.BINARIES)
-
-
-def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alertmanager", [None, f"{HOST}:9093"])
+def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path, alertmanager: str | None) -> None:
     config = tmp_path / "prometheus.yaml"
     (tmp_path / "targets").mkdir()
     write_target(tmp_path / "targets", "alpha", "local", {"gateway": (f"{HOST}:1", "/stats/prometheus")})
@@ -182,12 +121,46 @@ def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path) -> N
             targets_folder=tmp_path / "targets",
             rules_folder=SOURCE / "rules",
             scrape_interval="5s",
+            alertmanager=alertmanager,
         )
     )
     argv = [binaries / "promtool", "check", "config", config]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "signals.yaml" in done.stdout
+    assert "alerts.yaml" in done.stdout
+    assert ("alerting:" in config.read_text()) == bool(alertmanager)
+
+
+@pytest.mark.parametrize(
+    ("duration", "time_scale", "expected"),
+    [
+        ("1h", 1, "1h"),
+        ("90m", 1, "90m"),
+        ("1h", 60, "1m"),
+        ("6h", 60, "6m"),
+        ("30m", 60, "30s"),
+        ("5m", 60, "5s"),
+        ("1m", 60, "5s"),
+        ("1d", 24, "1h"),
+        ("1h", 7, "515s"),
+        ("3s", 60, "3s"),
+        ("1d", 1e9, "5s"),
+    ],
+)
+def test_times_are_scaled(duration: str, time_scale: float, expected: str) -> None:
+    assert scaled(duration, time_scale) == expected
+
+
+def test_times_that_cannot_be_scaled_are_refused() -> None:
+    for duration in ("1h30m", "5", "m", "-5m", ""):
+        with pytest.raises(ValueError, match=f"duration: '{duration}', expected a number and one of s, m, h, d"):
+            scaled(duration, 1)
+    for time_scale in (0, 0.5, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"time_scale: {time_scale}, expected a number of at least 1"):
+            scaled("5m", time_scale)
+    with pytest.raises(ValueError, match="time_scale"):
+        render_alerts(SOURCE / "alerts.yaml.j2", 0)
 
 
 def test_a_target_is_one_file_with_its_labels(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ capabilities:
   open_inference: {none: none here, source: "https://toy.example/3"}
   offline_batch: {none: none here, source: "https://toy.example/4"}
   request_batching: {none: none here, source: "https://toy.example/5"}
+  native_explanation: {none: none here, source: "https://toy.example/6"}
 """
 FACTS = """
 licence: Apache-2.0

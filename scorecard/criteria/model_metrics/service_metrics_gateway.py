@@ -11,10 +11,11 @@ Fix: Look whether Prometheus reaches the gateway's admin port (/api/v1/targets) 
 
 from __future__ import annotations
 
-from exhibit.criteria import Finding, NotRun, judge
+from exhibit.criteria import Finding, judge
 from exhibit.gateway import requests_selector
 from exhibit.targets import Deployment
 
+USES = ("prometheus",)
 ADD_ON = "gateway"
 REQUESTS = 50
 SIGNALS = {
@@ -26,10 +27,7 @@ SIGNALS = {
 
 
 def check(deployment: Deployment) -> Finding:
-    if (prometheus := deployment.prometheus) is None:
-        raise NotRun(
-            "No Prometheus runs. Deploy again; where none can be had, install its Debian package or put it on PATH."
-        )
+    assert deployment.prometheus is not None
     rows = deployment.model.golden.take(REQUESTS).rows
 
     def send() -> None:
@@ -38,7 +36,9 @@ def check(deployment: Deployment) -> Finding:
 
     grown = deployment.rise(f"sum({deployment.labelled(requests_selector, 'gateway')})", "gateway", send, REQUESTS)
     deadline = deployment.scrape_seconds
-    missing = [name for name, rule in SIGNALS.items() if not prometheus.first(deployment.recorded(rule), deadline)]
+    missing = [
+        name for name, rule in SIGNALS.items() if not deployment.prometheus.first(deployment.recorded(rule), deadline)
+    ]
     return judge(
         grown == REQUESTS and not missing,
         f"After {REQUESTS} requests the gateway's counter in Prometheus had grown by {grown:g}; "

@@ -9,18 +9,15 @@ Fix: Switch the platform's metrics on, or count in the handler itself; select in
 
 from __future__ import annotations
 
-from exhibit.criteria import Finding, NotRun, judge
+from exhibit.criteria import Finding, judge
 from exhibit.targets import Deployment
 
 NEEDS = ("native_metrics",)
+USES = ("prometheus",)
 REQUESTS = 50
 
 
 def check(deployment: Deployment) -> Finding:
-    if deployment.prometheus is None:
-        raise NotRun(
-            "No Prometheus runs. Deploy again; where none can be had, install its Debian package or put it on PATH."
-        )
     rows = deployment.model.golden.take(REQUESTS).rows
 
     def send() -> None:

@@ -12,7 +12,7 @@ from exhibit import evidence
 from exhibit.contract import Platform
 from exhibit.criteria import Outcome
 from exhibit.evidence import Evidence
-from exhibit.render import figures
+from exhibit.render import figures, watched
 from exhibit.render.figures import Picture, Scales
 from exhibit.scorecard import Scorecard
 from exhibit.workspace import Workspace
@@ -31,6 +31,8 @@ class Exhibit:
     run: Mapping[str, Any]
     outcomes: Mapping[Outcome, int]
     pictures: tuple[Picture, ...]
+    panels: tuple[Picture, ...]
+    """Those of the dashboard, with what Prometheus knew at the end of the run."""
 
 
 def gather(workspace: Workspace, card: Scorecard) -> list[Exhibit]:
@@ -54,9 +56,11 @@ def _exhibit(card: Scorecard, platform: Platform, target: str, run: Mapping[str,
         figures.start(f"{name}-start", platform.title, run, scales),
         figures.memory(f"{name}-memory", platform.title, run, scales),
         *(figures.latency(f"{name}-{sent['scenario']}", platform.title, sent, scales) for sent in run["traffic"]),
+        *watched.pictures(name, platform.title, run),
     ]
     outcomes = Counter(one.outcome for one in found if one)
-    return Exhibit(name, platform, target, run, outcomes, tuple(picture for picture in pictures if picture))
+    shown = tuple(picture for picture in pictures if picture)
+    return Exhibit(name, platform, target, run, outcomes, shown, tuple(watched.panels(name, run)))
 
 
 def compare(card: Scorecard, exhibits: Sequence[Exhibit]) -> list[Picture]:

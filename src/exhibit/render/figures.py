@@ -26,18 +26,18 @@ _BINS = 40
 _PERCENTILES = (50, 95, 99)
 
 # What matplotlib draws with, and the variable of the page that each colour becomes.
-_INK, _MUTED, _RULE, _ACCENT, _TINT = "#1d1b18", "#625c52", "#d9d2c5", "#0f5c63", "#a9c9c9"
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _RULE: "rule", _ACCENT: "accent", _TINT: "tint"}
+INK, MUTED, RULE, ACCENT, TINT = "#1d1b18", "#625c52", "#d9d2c5", "#0f5c63", "#a9c9c9"
+_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", TINT: "tint"}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _RULE,
-    "xtick.color": _RULE,
-    "ytick.color": _RULE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
@@ -96,8 +96,8 @@ def start(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pict
     marks = {"listening": (listening, 0.34, "bottom"), "first right prediction": (first, -0.34, "top")}
 
     def paint(axes: Axes) -> None:
-        axes.barh([0], [listening], 0.5, color=_TINT)
-        axes.barh([0], [first - listening], 0.5, left=[listening], color=_ACCENT)
+        axes.barh([0], [listening], 0.5, color=TINT)
+        axes.barh([0], [first - listening], 0.5, left=[listening], color=ACCENT)
         for words, (seconds, height, align) in marks.items():
             side = "right" if seconds > 0.5 * scales.start_seconds else "left"
             axes.text(seconds, height, f"{words} {quantity(seconds, 's')}", ha=side, va=align)
@@ -108,7 +108,7 @@ def start(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pict
         f"{title} listened {quantity(listening, 's')} after its process was started "
         f"and gave its first right prediction at {quantity(first, 's')}."
     )
-    return _draw(name, f"Start-up of {title}", caption, 1.7, paint)
+    return draw(name, f"Start-up of {title}", caption, 1.7, paint)
 
 
 def latency(name: str, title: str, sent: Mapping[str, Any], scales: Scales) -> Picture:
@@ -120,12 +120,12 @@ def latency(name: str, title: str, sent: Mapping[str, Any], scales: Scales) -> P
 
     def paint(axes: Axes) -> None:
         axes.set_xscale("log")
-        axes.stairs(counts, edges, fill=True, color=_TINT)
+        axes.stairs(counts, edges, fill=True, color=TINT)
         top = max(counts.max(), 1)
         for step, (percent, value) in enumerate(zip(_PERCENTILES, marks, strict=False)):
             # The lowest percentile is lettered highest: no label crosses the line of the next.
             height = top * (1.47 - 0.16 * step)
-            axes.plot([value, value], [0, height], color=_ACCENT, linewidth=1.2)
+            axes.plot([value, value], [0, height], color=ACCENT, linewidth=1.2)
             label = f"p{percent} {quantity(value, 'ms')}"
             axes.annotate(label, (value, height), (4, 0), textcoords="offset points", va="top", ha="left")
         axes.set(
@@ -138,7 +138,7 @@ def latency(name: str, title: str, sent: Mapping[str, Any], scales: Scales) -> P
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
     label = f"Latency of {title}: {sent['title']}"
-    return _draw(name, label, _latency_caption(sent, marks), 2.4, paint)
+    return draw(name, label, _latency_caption(sent, marks), 2.4, paint)
 
 
 def memory(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Picture | None:
@@ -151,8 +151,8 @@ def memory(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pic
     peak = int(mib.argmax())
 
     def paint(axes: Axes) -> None:
-        axes.fill_between(seconds, mib, color=_TINT, linewidth=0)
-        axes.plot(seconds, mib, color=_ACCENT, linewidth=1.2)
+        axes.fill_between(seconds, mib, color=TINT, linewidth=0)
+        axes.plot(seconds, mib, color=ACCENT, linewidth=1.2)
         side = "right" if seconds[peak] > seconds.max() / 2 else "left"
         label = f"peak {quantity(mib[peak], 'MiB')}"
         axes.annotate(label, (seconds[peak], mib[peak]), (0, 5), textcoords="offset points", ha=side)
@@ -168,7 +168,7 @@ def memory(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pic
         f"{title}'s processes held {quantity(mib[0], 'MiB')} when the run began, {quantity(mib[peak], 'MiB')} "
         f"at their peak ({quantity(seconds[peak], 's')} into it) and {quantity(mib[-1], 'MiB')} at its end."
     )
-    return _draw(name, f"Resident memory of {title}", caption, 1.7, paint)
+    return draw(name, f"Resident memory of {title}", caption, 1.7, paint)
 
 
 def comparison(name: str, title: str, unit: str, values: Mapping[str, float]) -> Picture:
@@ -176,7 +176,7 @@ def comparison(name: str, title: str, unit: str, values: Mapping[str, float]) ->
     longest = max(values.values()) or 1.0
 
     def paint(axes: Axes) -> None:
-        axes.barh(list(values), list(values.values()), 0.55, color=_TINT)
+        axes.barh(list(values), list(values.values()), 0.55, color=TINT)
         for row, value in enumerate(values.values()):
             axes.text(value + longest * 0.02, row, quantity(value, unit), va="center")
         axes.set(xlim=(0, longest * 1.45), ylim=(len(values) - 0.5, -0.5))
@@ -184,7 +184,7 @@ def comparison(name: str, title: str, unit: str, values: Mapping[str, float]) ->
         axes.spines["bottom"].set_visible(False)
 
     told = ", ".join(f"{platform} {quantity(value, unit)}" for platform, value in values.items())
-    return _draw(name, title, f"{told}.", 0.25 + 0.3 * len(values), paint)
+    return draw(name, title, f"{told}.", 0.25 + 0.3 * len(values), paint)
 
 
 def _latency_caption(sent: Mapping[str, Any], marks: Iterable[float]) -> str:
@@ -204,7 +204,8 @@ def _tick_1_2_5(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw(name: str, label: str, caption: str, height_inches: float, paint: Callable[[Axes], None]) -> Picture:
+def draw(name: str, label: str, caption: str, height_inches: float, paint: Callable[[Axes], None]) -> Picture:
+    """The picture that `paint` makes on axes of the page's width; `name` keeps its ids apart from others'."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
         paint(figure.subplots())

@@ -13,11 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from exhibit import documents, scorecard
+from exhibit import documents, prometheus, scorecard
 from exhibit.contract import Absent, Platform, Present
 from exhibit.criteria import SECTIONS, Outcome
 from exhibit.documents import Document, Text
 from exhibit.errors import ContractError, ExhibitError
+from exhibit.render import dashboards
 from exhibit.scorecard import Cell, Scorecard
 from exhibit.workspace import Workspace, write_atomically
 
@@ -71,6 +72,11 @@ def render(workspace: Workspace) -> dict[Path, str]:
             card=card, versions=load_versions(workspace)
         ),
     }
+    monitoring = workspace.root / "monitoring"
+    alerts = monitoring / "prometheus" / "alerts.yaml.j2"
+    texts[monitoring / "prometheus" / "rules" / "alerts.yaml"] = prometheus.render_alerts(alerts)
+    for name, dashboard in dashboards.render().items():
+        texts[monitoring / "grafana" / "dashboards" / name] = dashboard
     readme = workspace.root / "README.md"
     texts[readme] = _fill(workspace, readme, {"scorecard": templates.get_template("table.md.j2").render(card=card)})
     for option in card.options:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,17 +13,20 @@ from typing import Literal, Self
 import httpx
 import numpy as np
 import numpy.typing as npt
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from exhibit import clients
+from exhibit import clients, traffic
 from exhibit.clients import Client
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.model import Model, Probabilities
 from exhibit.processes import Stop, Usage
 from exhibit.prometheus import Prometheus
-from exhibit.traffic import Report
+from exhibit.sink import Delivery
+from exhibit.traffic import Report, Scenario
 
 Via = Literal["platform", "gateway"]
-Source = Literal["native", "gateway"]
+Source = str
+"""Whose series: ``native`` (the platform's own), ``gateway``, or the name of a companion."""
 REQUEST_SECONDS = 30.0
 
 
@@ -56,8 +59,14 @@ class Deployment(ABC):
     started: Started
     prometheus: Prometheus | None = None
     """None where no Prometheus can be had: criteria that need it are then not run."""
+    scenarios: Mapping[str, Scenario] = field(default_factory=dict)
+    """What `send` can send, by name."""
     traffic: dict[str, Report] = field(default_factory=dict)
     """What the scenarios sent so far got for answers, by scenario."""
+    sent: list[tuple[str, float, float]] = field(default_factory=list)
+    """Each sending of a scenario: its name, begin and end (seconds since the epoch)."""
+    companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The companions that run beside it: addresses (``http://host:port``) by name and by port."""
     scrape_seconds: float = 10.0
     """Deadline for a scrape. Prometheus takes up a new target within 5 s (it throttles changes of its lists)."""
 
@@ -117,6 +126,21 @@ class Deployment(ABC):
         except ValueError as error:
             raise AnswerError(str(error)) from error
 
+    def send(self, scenario: str) -> Report:
+        """Sends a scenario through the gateway, to its end; its report is also kept in `traffic`."""
+        wanted = self.scenarios[scenario]
+        report = traffic.send(
+            scenario,
+            wanted,
+            self.model.held_out(wanted.flights),
+            self.address("", "gateway"),
+            self.platform.file.predict,
+            self.client,
+        )
+        self.traffic[scenario] = report
+        self.sent.append((scenario, report.began_at, report.began_at + report.seconds))
+        return report
+
     def native_metrics(self) -> str:
         """The platform's own Prometheus exposition, read from it directly."""
         if self.metrics_url is None:
@@ -138,7 +162,7 @@ class Deployment(ABC):
         inner = rest.rstrip().removesuffix("}").strip() if brace else ""
         return f"{name}{{{','.join(part for part in (inner, labels) if part)}}}"
 
-    def rise(self, counter: str, source: Source, act: Callable[[], None], expected: float) -> float:
+    def rise(self, counter: str, source: Source, act: Callable[[], object], expected: float) -> float:
         """By how much `counter` (PromQL) has grown in Prometheus from before to after `act`.
 
         Both readings are of scrapes that began when they were asked for, so nothing sent earlier leaks in. Some servers
@@ -147,21 +171,47 @@ class Deployment(ABC):
         Raises:
             AnswerError: `source` is not scraped.
         """
-        before = self._scraped(counter, source)
+        return self.rises(counter, source, act, lambda grown: grown[()] >= expected)[()]
+
+    def rises(
+        self,
+        counters: str,
+        source: Source,
+        act: Callable[[], object],
+        enough: Callable[[Mapping[tuple[str, ...], float]], bool],
+        by: Sequence[str] = (),
+    ) -> dict[tuple[str, ...], float]:
+        """By how much each series of `counters` (PromQL) has grown, by its values of the labels `by`.
+
+        See `rise`; it is read until what has grown is `enough`.
+        """
+        before = self._scraped(counters, source, by)
         act()
         deadline = time.monotonic() + self.scrape_seconds
-        grown = self._scraped(counter, source) - before
-        while grown < expected and time.monotonic() < deadline:
-            grown = self._scraped(counter, source) - before
-        return grown
+        while True:
+            after = self._scraped(counters, source, by)
+            grown = {labels: value - before.get(labels, 0.0) for labels, value in after.items()}
+            if enough(grown) or time.monotonic() > deadline:
+                return grown
 
-    def _scraped(self, counter: str, source: Source) -> float:
-        """The counter as of a scrape that began after this call; 0 where there is no such series (yet)."""
+    def _scraped(self, counters: str, source: Source, by: Sequence[str]) -> dict[tuple[str, ...], float]:
+        """The counters as of a scrape that began after this call; without labels, 0 where there is no series (yet)."""
         assert self.prometheus is not None
         if not self.prometheus.first(f"timestamp({self.labelled('up', source)}) > {time.time()}", self.scrape_seconds):
             raise AnswerError(f"was not scraped ({source}) by Prometheus within {self.scrape_seconds:g} s")
-        samples = self.prometheus.query(counter)
-        return samples[0].value if samples else 0.0
+        samples = self.prometheus.query(counters)
+        found = {tuple(sample.labels.get(label, "") for label in by): sample.value for sample in samples}
+        return found or ({} if by else {(): 0.0})
+
+    def lacks(self, part: str) -> str | None:
+        """Why `part` (``prometheus``, ``alerts`` or a companion's name) is not there, with the remedy; else None."""
+        if part == "prometheus":
+            there, remedy = self.prometheus is not None, "Where none can be had, install its Debian package."
+        elif part == "alerts":
+            there, remedy = self.deliveries() is not None, "Where none can be had, install its Debian package."
+        else:
+            there, remedy = part in self.companions, f"It needs the folder monitoring/{part}."
+        return None if there else f"No {part} beside this deployment. Deploy it again. {remedy}"
 
     def recorded(self, rule: str) -> str:
         """PromQL for this deployment's series of a recording rule."""
@@ -191,6 +241,34 @@ class Deployment(ABC):
     @abstractmethod
     def stop(self) -> Stop:
         """Stops the server as an orderly shutdown does: SIGTERM, the platform's grace, SIGKILL."""
+
+    def delivered(self, alerts: Set[str], status: str, since: float, within_seconds: float) -> set[str]:
+        """Which of `alerts` have been delivered with `status` (firing or resolved) after `since` (s since the epoch).
+
+        Returns as soon as all have; else those that have when `within_seconds` have passed.
+        """
+
+        def found() -> set[str]:
+            return {
+                one.alertname
+                for one in self.deliveries() or []
+                if one.alertname in alerts and one.status == status and one.received_at >= since
+            }
+
+        return Retrying(
+            stop=stop_after_delay(within_seconds),
+            wait=wait_fixed(0.1),
+            retry=retry_if_result(lambda names: names != alerts),
+            retry_error_callback=lambda state: set(state.outcome.result() if state.outcome else ()),
+        )(found)
+
+    @abstractmethod
+    def outage(self) -> AbstractContextManager[None]:
+        """The server is gone while the block runs; afterwards it is back at the same address and answers rightly."""
+
+    @abstractmethod
+    def deliveries(self) -> list[Delivery] | None:
+        """The alerts about this deployment that reached the receiver so far, oldest first; None without a receiver."""
 
     @abstractmethod
     def terminate(self) -> None:

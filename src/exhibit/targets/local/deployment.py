@@ -21,6 +21,7 @@ from exhibit.environments import Environment
 from exhibit.errors import ServerError
 from exhibit.model import Probabilities
 from exhibit.processes import Stop, Usage
+from exhibit.sink import Delivery
 from exhibit.targets import AnswerError, Deployment
 from exhibit.targets.local import server as servers
 from exhibit.targets.local.server import Server
@@ -43,6 +44,9 @@ class LocalDeployment(Deployment):
     server: Server = None  # type: ignore[assignment]  # set by the target; dataclass inheritance asks for a default
     environment: Environment = None  # type: ignore[assignment]
     start_replica: Callable[[], AbstractContextManager[Deployment]] = None  # type: ignore[assignment]
+    restart: Callable[[Server], Server] = None  # type: ignore[assignment]
+    """Starts the server again where the one given was."""
+    read_deliveries: Callable[[], list[Delivery] | None] = None  # type: ignore[assignment]
 
     @property
     def log(self) -> Path:
@@ -91,6 +95,18 @@ class LocalDeployment(Deployment):
 
     def stop(self) -> Stop:
         return processes.stop(self.server.running)
+
+    def deliveries(self) -> list[Delivery] | None:
+        found = self.read_deliveries()
+        return found and [one for one in found if (one.platform, one.target) == (self.platform.slug, self.target)]
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        processes.stop(self.server.running)
+        try:
+            yield
+        finally:
+            self.server = self.restart(self.server)
 
     @contextmanager
     def replica(self) -> Iterator[Deployment]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 from exhibit import gateway as envoy
-from exhibit import processes
+from exhibit import processes, readiness
 from exhibit.errors import ServerError
+from exhibit.gateway import Mirror
 from exhibit.processes import Running
 from exhibit.targets.local.server import HOST, Server
 from exhibit.workspace import Workspace, write_atomically
@@ -25,6 +23,7 @@ class Gateway:
     running: Running
     port: int
     admin_port: int
+    internal_port: int
 
     METRICS_PATH = "/stats/prometheus"
 
@@ -32,14 +31,19 @@ class Gateway:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def internal_url(self) -> str:
+        """Where companions ask the served model."""
+        return f"http://{HOST}:{self.internal_port}"
+
     @classmethod
-    def start(cls, workspace: Workspace, server: Server, folder: Path) -> Gateway:
+    def start(cls, workspace: Workspace, server: Server, folder: Path, mirror: Mirror | None = None) -> Gateway:
         """Starts it in front of `server` and waits until it takes requests.
 
         Raises:
             ServerError: it ended, or was not ready in time; the process is gone.
         """
-        port, admin_port = processes.free_ports(2, HOST)
+        port, admin_port, internal_port = processes.free_ports(3, HOST)
         config = folder / "envoy.yaml"
         write_atomically(
             config,
@@ -50,6 +54,8 @@ class Gateway:
                 admin_port=admin_port,
                 upstream_host=HOST,
                 upstream_port=server.ports["main"],
+                internal_port=internal_port,
+                mirror=mirror,
             ),
         )
         running = processes.start(
@@ -60,7 +66,7 @@ class Gateway:
             folder=folder,
             grace_seconds=5,
         )
-        gateway = cls(running, port, admin_port)
+        gateway = cls(running, port, admin_port, internal_port)
         try:
             gateway._wait_until_ready(folder / "gateway.log")
         except BaseException:
@@ -69,21 +75,9 @@ class Gateway:
         return gateway
 
     def _wait_until_ready(self, log: Path) -> None:
-        Retrying(
-            stop=stop_after_delay(READY_SECONDS),
-            wait=wait_fixed(0.05),
-            retry=retry_if_result(lambda done: not done),
-            retry_error_callback=lambda _: False,
-        )(lambda: self._ready() or self.running.process() is None)
-        if not self._ready():
+        if not readiness.wait(
+            self.running, lambda: readiness.answers(f"http://{HOST}:{self.admin_port}/ready"), READY_SECONDS
+        ):
             raise ServerError(
                 "gateway", "did not get ready", "Envoy to take requests", f"Look into {log}.", processes.last_lines(log)
             )
-
-    def _ready(self) -> bool:
-        try:
-            # On loopback: no proxy of the environment, no certificates to load.
-            with httpx.Client(trust_env=False, verify=False, timeout=2) as http:
-                return http.get(f"http://{HOST}:{self.admin_port}/ready").status_code == 200
-        except httpx.TransportError:
-            return False

@@ -66,6 +66,11 @@ def values(platform: Platform, model: Model, ports: Mapping[str, int], scratch: 
     }
 
 
+def process_path(environment: Environment) -> str:
+    """PATH of a process that runs in `environment`."""
+    return f"{environment.bin}:/usr/local/bin:/usr/bin:/bin"
+
+
 def process_environment(
     platform: Platform, environment: Environment, placeholders: Mapping[str, str]
 ) -> dict[str, str]:
@@ -74,7 +79,7 @@ def process_environment(
     ports = {name.upper(): value for name, value in placeholders.items() if name == "port" or name.endswith("_port")}
     return {
         **inherited,
-        "PATH": f"{environment.bin}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": process_path(environment),
         "VIRTUAL_ENV": str(environment.folder),
         "HOME": placeholders["scratch"],
         "PYTHONUNBUFFERED": "1",
@@ -88,10 +93,16 @@ def process_environment(
     }
 
 
-def spawn(platform: Platform, model: Model, environment: Environment, folder: Path) -> Server:
-    """Starts the platform's server with free ports; it is not ready yet."""
+def spawn(
+    platform: Platform,
+    model: Model,
+    environment: Environment,
+    folder: Path,
+    ports: Mapping[str, int] | None = None,
+) -> Server:
+    """Starts the platform's server with `ports`, or free ones; it is not ready yet."""
     names = ["main", *platform.file.local.ports]
-    ports = dict(zip(names, processes.free_ports(len(names), HOST), strict=True))
+    ports = ports or dict(zip(names, processes.free_ports(len(names), HOST), strict=True))
     scratch = folder / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -112,18 +123,26 @@ def spawn(platform: Platform, model: Model, environment: Environment, folder: Pa
 
 
 def start(
-    platform: Platform, model: Model, client: Client, environment: Environment, folder: Path
+    platform: Platform,
+    model: Model,
+    client: Client,
+    environment: Environment,
+    folder: Path,
+    ports: Mapping[str, int] | None = None,
 ) -> tuple[Server, Started]:
     """Starts the platform's server and waits until its first prediction is right.
+
+    Args:
+        ports: those of a server that ran before and is to be found where it was; free ones unless given.
 
     Raises:
         ServerError: it died, or was not ready in time; the process is gone, the last log lines are the detail.
     """
-    for last_try in [False] * (START_TRIES - 1) + [True]:
+    for last_try in [True] if ports else [False] * (START_TRIES - 1) + [True]:
         server = None
         try:
             began = time.monotonic()
-            server = spawn(platform, model, environment, folder)
+            server = spawn(platform, model, environment, folder, ports)
             return server, _wait_until_ready(platform, model, client, server, began)
         except BaseException as error:
             # An interrupt felt inside `spawn` leaves its note, from which the target's own clean-up stops the process.

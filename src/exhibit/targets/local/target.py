@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from exhibit import clients, digests, environments, interrupts, processes
+from exhibit import clients, companions, digests, environments, interrupts, processes, traffic
+from exhibit.companions import Companion
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.errors import ServerError
+from exhibit.gateway import Mirror
 from exhibit.model import Model
 from exhibit.monitoring import Monitoring
 from exhibit.processes import Running, Stop
 from exhibit.targets import Deployment, Started
+from exhibit.targets.local import companions as local_companions
 from exhibit.targets.local import server as servers
 from exhibit.targets.local.deployment import LocalDeployment
 from exhibit.targets.local.gateway import Gateway
@@ -64,13 +67,19 @@ class LocalTarget:
                 return found
         self.down(platform.slug)
         folder = self._folder(platform.slug)
+        beside = companions.load(self.workspace)
+        ports = local_companions.choose_ports(beside)
         try:
             server, started = self._start(platform, folder)
-            gateway = Gateway.start(self.workspace, server, folder)
-            deployment = self._deployment(platform, server, gateway, started)
+            gateway = Gateway.start(self.workspace, server, folder, self._mirror(platform, beside, ports))
+            # After the server: what they take to start is not to lengthen what it takes.
+            running = local_companions.start(self.workspace, beside, ports, platform, gateway.internal_url, folder)
+            addresses = {name: one.addresses for name, one in running.items()}
+            deployment = self._deployment(platform, server, gateway, started, addresses)
             deployment.distribution()  # a platform whose version nobody can tell is not deployed
-            self._watch(deployment, gateway)
-            write_json(folder / "deployment.json", self._record(deployment, server, gateway))
+            scraped = local_companions.metrics_addresses(running.values())
+            self._watch(deployment, gateway, scraped)
+            write_json(folder / "deployment.json", self._record(deployment, server, gateway, scraped))
         except BaseException:
             self.down(platform.slug)
             raise
@@ -88,17 +97,19 @@ class LocalTarget:
         record = json.loads(record_path.read_text())
         noted = self._own_processes(platform.slug)
         remedy = f"Run: make deploy-{platform.slug} TARGET=local"
-        if any(name not in noted or noted[name].process() is None for name in ("server", "gateway")):
-            raise ServerError(platform.slug, "its server or gateway is not running any more", "both to run", remedy)
+        for name in ("server", "gateway", *record["companions"]):
+            if name not in noted or noted[name].process() is None:
+                raise ServerError(platform.slug, f"its {name} is not running any more", "it to run", remedy)
         if (
             record["folder_sha256"] != digests.folder_sha256(platform.folder)
             or record["model_sha256"] != self.model.sha256
         ):
             raise ServerError(platform.slug, "runs from an older folder or model", "the one in this checkout", remedy)
         server = Server(noted["server"], record["ports"], record_path.parent)
-        gateway = Gateway(noted["gateway"], record["gateway_port"], record["gateway_admin_port"])
-        deployment = self._deployment(platform, server, gateway, Started(**record["started"]))
-        self._watch(deployment, gateway)
+        gateway = Gateway(noted["gateway"], *(record[f"gateway_{name}port"] for name in ("", "admin_", "internal_")))
+        started = Started(**record["started"])
+        deployment = self._deployment(platform, server, gateway, started, record["companions"])
+        self._watch(deployment, gateway, {name: tuple(address) for name, address in record["scraped"].items()})
         return deployment
 
     def down(self, slug: str) -> list[Stop]:
@@ -151,17 +162,28 @@ class LocalTarget:
         folder = self._folder(platform.slug) / f"replica-{next(_replicas)}"
         try:
             server, started = self._start(platform, folder)
-            with self._deployment(platform, server, None, started) as deployment:
+            with self._deployment(platform, server, None, started, {}) as deployment:
                 yield deployment
         finally:
             with interrupts.deferred():
                 for running in processes.noted(folder):
                     processes.stop(running)
 
-    def _start(self, platform: Platform, folder: Path) -> tuple[Server, Started]:
+    def _start(
+        self, platform: Platform, folder: Path, ports: Mapping[str, int] | None = None
+    ) -> tuple[Server, Started]:
         client = clients.load(platform.folder / "client.py")
         environment = environments.ensure(self.workspace, platform.slug, platform.lock)
-        return servers.start(platform, self.model, client, environment, folder)
+        return servers.start(platform, self.model, client, environment, folder, ports)
+
+    def _mirror(
+        self, platform: Platform, beside: Mapping[str, Companion], ports: Mapping[str, Mapping[str, int]]
+    ) -> Mirror | None:
+        """Where the gateway's copies go: to the companion that takes them, if there is one."""
+        for name, companion in beside.items():
+            if companion.file.copies:
+                return Mirror(HOST, ports[name][companion.file.copies], platform.file.predict.path)
+        return None
 
     def _own_processes(self, slug: str) -> dict[str, Running]:
         """What is noted of the deployment itself, by name; not of replicas beside it."""
@@ -170,7 +192,12 @@ class LocalTarget:
         return {running.note.name.split(".")[0]: running for running in noted if running.note.parent == folder}
 
     def _deployment(
-        self, platform: Platform, server: Server, gateway: Gateway | None, started: Started
+        self,
+        platform: Platform,
+        server: Server,
+        gateway: Gateway | None,
+        started: Started,
+        beside: Mapping[str, Mapping[str, str]],
     ) -> LocalDeployment:
         native = platform.file.capabilities.native_metrics
         return LocalDeployment(
@@ -185,25 +212,38 @@ class LocalTarget:
             else None,
             started=started,
             prometheus=self.monitoring.prometheus if gateway else None,
+            scenarios=traffic.load_scenarios(self.workspace),
+            companions=beside,
             server=server,
             environment=environments.ensure(self.workspace, platform.slug, platform.lock),
             start_replica=lambda: self._replica(platform),
+            restart=lambda gone: self._start(platform, gone.folder, gone.ports)[0],
+            read_deliveries=self.monitoring.deliveries,
         )
 
-    def _watch(self, deployment: LocalDeployment, gateway: Gateway) -> None:
+    def _watch(self, deployment: LocalDeployment, gateway: Gateway, beside: Mapping[str, tuple[str, str]]) -> None:
         native = deployment.platform.file.capabilities.native_metrics
-        addresses = {"gateway": (f"{HOST}:{gateway.admin_port}", Gateway.METRICS_PATH)}
+        addresses = {"gateway": (f"{HOST}:{gateway.admin_port}", Gateway.METRICS_PATH), **beside}
         if isinstance(native, NativeMetrics):
             addresses["native"] = (f"{HOST}:{deployment.server.ports[native.port]}", native.path)
         self.monitoring.watch(deployment.platform.slug, self.name, addresses)
 
-    def _record(self, deployment: LocalDeployment, server: Server, gateway: Gateway) -> dict[str, object]:
+    def _record(
+        self,
+        deployment: LocalDeployment,
+        server: Server,
+        gateway: Gateway,
+        scraped: Mapping[str, tuple[str, str]],
+    ) -> dict[str, object]:
         return {
             "url": deployment.url,
             "gateway_url": gateway.url,
             "ports": dict(server.ports),
             "gateway_port": gateway.port,
             "gateway_admin_port": gateway.admin_port,
+            "gateway_internal_port": gateway.internal_port,
+            "companions": deployment.companions,
+            "scraped": scraped,
             "started": asdict(deployment.started),
             "folder_sha256": digests.folder_sha256(deployment.platform.folder),
             "model_sha256": self.model.sha256,

@@ -19,3 +19,8 @@ def decode(body: bytes) -> np.ndarray:
 def rows(body: bytes) -> np.ndarray:
     """Return the rows float32 [n, 12] of a request body."""
     return np.asarray(json.loads(body)["rows"], dtype=np.float32)
+
+
+def explanation(body: bytes) -> np.ndarray:
+    """Return what each feature adds [n, 12] out of an explanation's body."""
+    return np.asarray(json.loads(body)["values"], dtype=np.float64)

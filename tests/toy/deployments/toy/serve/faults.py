@@ -38,6 +38,9 @@ FAULTS = {
     "offline_ends_with_an_error": "scores nothing offline",
     "batches_nothing": "runs the model for each request on the path that batches",
     "batches_mix_answers_up": "gives callers each other's answers on the path that batches",
+    "explains_all_alike": "gives each flight the same explanation",
+    "explains_in_reverse": "gives the last feature's share to the first, and so on",
+    "explains_in_words": "answers an explanation without numbers",
     "burns_cpu": "uses 10 ms of CPU for each request",
 }
 FAULT = os.environ.get("FAULT", "")

@@ -17,7 +17,7 @@ from typing import Any
 
 from batcher import Batcher
 from faults import FAULT
-from weights import COLUMNS, BadInput, checked, predict
+from weights import COLUMNS, BadInput, checked, explain, predict
 
 BODY_LIMIT_BYTES = 2**20
 MODEL = f"/v2/models/{os.environ['MODEL_NAME']}"
@@ -141,6 +141,8 @@ class Handler(BaseHTTPRequestHandler):
             answer = {"probabilities": self._predict(checked(body.get("rows")))}
         elif self.path == "/predict_batched":
             answer = {"probabilities": self.server.batcher.predict(checked(body.get("rows")))}
+        elif self.path == "/explain":
+            answer = {"values": "the weather" if FAULT == "explains_in_words" else explain(checked(body.get("rows")))}
         elif self.path == f"{MODEL}/infer" or (FAULT == "v2_knows_every_model" and self.path.endswith("/infer")):
             answer = self._infer(body)
         else:

@@ -39,6 +39,18 @@ def checked(rows: object) -> list[tuple[float, ...]]:
     return single
 
 
+def explain(rows: list[tuple[float, ...]]) -> list[list[float]]:
+    """What each feature adds to a row's score, against the mean of the rows sent."""
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    parts = [
+        [weight * (value - mean) for weight, value, mean in zip(MODEL["weights"], row, means, strict=True)]
+        for row in rows
+    ]
+    if FAULT == "explains_all_alike":
+        return [parts[0] for _ in parts]
+    return [part[::-1] for part in parts] if FAULT == "explains_in_reverse" else parts
+
+
 def predict(rows: list[tuple[float, ...]]) -> list[float]:
     """P(late) of each row."""
     scores = (MODEL["bias"] + sum(map(float.__mul__, MODEL["weights"], map(float, row))) for row in rows)
