@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import shutil
 import threading
 import unittest
@@ -264,6 +265,12 @@ class CopiesPort(unittest.IsolatedAsyncioTestCase):
         large = rig.request(b"x", path="/" + "p" * 60_000, headers=header)
         self.assertEqual(await asyncio.to_thread(rig.send, self.port, [large]), [202])
         self.assertEqual(self.intake.pop(), b"x")
+
+    async def test_nothing_is_decompressed(self) -> None:
+        bomb = gzip.compress(bytes(2**27))
+        sent = rig.request(bomb, headers="Content-Encoding: gzip\r\n")
+        self.assertEqual(await asyncio.to_thread(rig.send, self.port, [sent]), [202])
+        self.assertEqual(self.intake.pop(), bomb)
 
     async def test_bodies_too_large_too_slow_or_broken_off_are_dropped(self) -> None:
         large = b"x" * (BODY_BYTES + 1)

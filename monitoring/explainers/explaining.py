@@ -5,7 +5,8 @@ to or takes from the average prediction. Anchors (Ribeiro, Singh and Guestrin, "
 Explanations", 2018) are conditions under which the model nearly always decides as it did.
 
 An explanation depends on the row, the seed, the reference and the served model, and on nothing that was explained
-before: alibi's explainers keep state and share numpy's global random numbers, so each row gets new ones, seeded anew.
+before: alibi's explainers keep state and share numpy's global random numbers, so each row gets a new explainer, whose
+`fit` seeds them.
 """
 
 from __future__ import annotations
@@ -104,7 +105,6 @@ class Explainer:
     def _attribute(self, model: Model, row: npt.NDArray[np.float32], seed: int) -> dict[str, Any]:
         explainer = KernelShap(lambda rows: model(rows)[:, None], feature_names=list(FEATURES), seed=seed)
         explainer.fit(self.background)
-        np.random.seed(seed)
         # Without regularisation: 500 samples are plenty for 12 values, and a lasso would silence the small ones.
         found = explainer.explain(row[None], nsamples=SAMPLES, l1_reg=False, silent=True)
         base, values = float(found.expected_value[0]), found.shap_values[0][0]
@@ -121,7 +121,6 @@ class Explainer:
         explainer = AnchorTabular(_decide_nothing, list(FEATURES), categorical_names=dict(self._names), seed=seed)
         explainer.fit(self.reference.rows, disc_perc=QUARTILES)
         explainer.samplers[0].predictor = decide
-        np.random.seed(seed)
         found = explainer.explain(row, threshold=PRECISION, max_anchor_size=MOST_CONDITIONS)
         # For a condition that always holds the precision is an array, for others a number.
         precision, coverage = (float(np.ravel(value)[0]) for value in (found.precision, found.coverage))

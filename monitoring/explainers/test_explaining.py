@@ -161,6 +161,18 @@ class AnchorsHold(unittest.TestCase):
         self.assertEqual(found["conditions"], [])
         self.assertEqual((found["precision"], found["coverage"], found["above_threshold"]), (1.0, 1.0, True))
 
+    def test_a_model_of_two_conditions_is_explained_by_them(self) -> None:
+        def predict(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+            return np.where((rows[:, 3] > 13) & (rows[:, 1] == 2), 0.9, 0.1)
+
+        explainer = explaining.Explainer(refer(predict))
+        row = self.rows[:1].copy()
+        row[0, [1, 3]] = 2, 18
+        [found] = explain(explainer, predict, "anchors", row)
+        self.assertEqual({parse(text)[0] for text in found["conditions"]}, {1, 3})
+        self.assertIn("origin = 2", found["conditions"])
+        self.assertGreaterEqual(found["precision"], explaining.PRECISION)
+
     def test_precision_and_coverage_are_as_stated(self) -> None:
         rows = self.explainer.reference.rows
         random = np.random.default_rng(0)

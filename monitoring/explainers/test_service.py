@@ -165,8 +165,11 @@ class WithService(unittest.TestCase):
         """Requests that the closed gate holds up: the first is at work when this returns."""
         self.served.gate.clear()
         begun = [self.callers.submit(self.service.explain, self.rows[:1])]
-        self.served.arrived.acquire()
+        self.await_arrival()
         return begun + [self.callers.submit(self.service.explain, self.rows[:1]) for _ in range(count - 1)]
+
+    def await_arrival(self) -> None:
+        self.assertTrue(self.served.arrived.acquire(timeout=LIMIT_SECONDS), "the served model was not asked")
 
     def assert_right(self, answer: tuple[int, dict[str, Any], str | None], rows: int = 1) -> None:
         status, found, _ = answer
@@ -342,14 +345,15 @@ class ProcessesAreReplaced(WithService):
         [worker] = self.service.workers()
         left = 'explainers_explanations_total{method="kernel_shap",outcome="left"}'
         before = self.service.metric(left)
-        for _ in range(2):  # one is at work, one waits
-            caller = socket.create_connection(("127.0.0.1", self.service.port))
-            body = json.dumps({"rows": self.rows[:1].astype(float).tolist()}).encode()
-            caller.sendall(b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-            self.addCleanup(caller.close)
-            if not self.served.arrived.acquire(blocking=False):
-                self.served.arrived.acquire(timeout=1)
-            caller.close()
+        body = json.dumps({"rows": self.rows[:1].astype(float).tolist()}).encode()
+        head = b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with contextlib.ExitStack() as callers:
+            for waiting in (0, 1):  # one is at work, one waits
+                caller = socket.create_connection(("127.0.0.1", self.service.port))
+                callers.enter_context(caller).sendall(head + body)
+                wait_until(lambda n=waiting: self.service.metric("explainers_queue") == n, "the caller in its place")
+                if not waiting:
+                    self.await_arrival()
         wait_until(lambda: self.service.metric(left) - before == 2, "both noticed")
         wait_until(lambda: not runs(worker), "the worker that was at it ended")
         self.served.gate.set()
@@ -457,7 +461,7 @@ class ItEnds(unittest.TestCase):
         self.served.gate.clear()
         with ThreadPoolExecutor(1) as caller:
             begun = caller.submit(service.explain, standin.make_rows(1))
-            self.served.arrived.acquire()
+            self.assertTrue(self.served.arrived.acquire(timeout=LIMIT_SECONDS))
             for pid in tree[::-1]:  # as a terminal or a supervisor does: the whole group gets it
                 os.kill(pid, signal.SIGTERM)
             wait_until(lambda: not listens(service.port), "no longer listening")
@@ -473,7 +477,7 @@ class ItEnds(unittest.TestCase):
         self.served.gate.clear()
         with ThreadPoolExecutor(1) as caller:
             begun = caller.submit(service.explain, standin.make_rows(1))
-            self.served.arrived.acquire()
+            self.assertTrue(self.served.arrived.acquire(timeout=LIMIT_SECONDS))
             service.process.terminate()
             self.assertEqual(service.process.wait(LIMIT_SECONDS), 0, service.said())
             self.assertIsNotNone(begun.exception())
@@ -486,7 +490,7 @@ class ItEnds(unittest.TestCase):
         self.served.gate.clear()
         with ThreadPoolExecutor(1) as caller:
             begun = caller.submit(service.explain, standin.make_rows(1))
-            self.served.arrived.acquire()
+            self.assertTrue(self.served.arrived.acquire(timeout=LIMIT_SECONDS))
             service.process.kill()
             service.process.wait()
             self.assertIsNotNone(begun.exception())

@@ -126,10 +126,8 @@ def signals(workspace: Workspace, deployment: Deployment, began_at: float, until
     return drawn
 
 
-def explanation(deployment: Deployment) -> dict[str, Any] | None:
+def explanation(deployment: Deployment) -> dict[str, Any]:
     """Why one late flight, held out of training, was taken for late: the one the model was surest of."""
-    if explainers.NAME not in deployment.companions:
-        return None
     flights = deployment.model.held_out("january_march")
     assert flights.late is not None
     surest = int(np.argmax(np.where(flights.late, flights.expected, 0.0)))
@@ -156,6 +154,8 @@ def explanation(deployment: Deployment) -> dict[str, Any] | None:
 def weeks(workspace: Workspace, deployment: Deployment) -> dict[str, Any] | None:
     """AUC of the served model's answers week by week, and whether drift or the outcomes told first that it fell.
 
+    None where nobody knows the days of the flights.
+
     The flights are those of the calendar from January to July that the model was not trained on; each outcome is known
     on the day of its flight. When drift was told is what the study of the detectors found for the same weeks.
 
@@ -164,7 +164,7 @@ def weeks(workspace: Workspace, deployment: Deployment) -> dict[str, Any] | None
     """
     folder = workspace.root / "monitoring" / detectors.NAME
     periods = [deployment.model.held_out(period) for period in CALENDAR]
-    if not (folder / "labels.py").exists() or any(period.days is None for period in periods):
+    if any(period.days is None for period in periods):
         return None
     state = workspace.deployment_state(deployment.platform.slug, deployment.target)
     answers, outcomes = state / "answers.csv", state / "outcomes.csv"

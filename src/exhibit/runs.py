@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from exhibit import criteria, evidence, records
+import httpx
+
+from exhibit import criteria, detectors, evidence, explainers, records
 from exhibit.console import out, step
 from exhibit.criteria import Criterion, Finding, Outcome
-from exhibit.errors import ExitCode
+from exhibit.errors import ExhibitError, ExitCode
 from exhibit.evidence import Evidence
-from exhibit.targets import Deployment
+from exhibit.targets import AnswerError, Deployment
 from exhibit.traffic import Report
 from exhibit.workspace import Workspace
 
@@ -53,7 +55,11 @@ def everything(
     with _sampling(deployment, run, began):
         _send_plain(deployment)
         _ask(deployment, asked.values(), run, log)
-        run.pictures = _pictures(workspace, deployment, began_at)
+        try:
+            run.pictures = _pictures(workspace, deployment, began_at)
+        except (ExhibitError, AnswerError, httpx.HTTPError) as error:
+            # The answers are in: what only a picture lacks does not lose them.
+            out.print(f"  no pictures of what was watched: {error}", style="yellow", markup=False)
     run.seconds = round(time.monotonic() - began, 1)
     slug = deployment.platform.slug
     evidence.write(workspace, slug, deployment.target, run.evidence, _record(deployment, run), replace=True)
@@ -149,10 +155,12 @@ def _pictures(workspace: Workspace, deployment: Deployment, began_at: float) -> 
         "alerts": records.alerts(deployment, began_at),
         "signals": records.signals(workspace, deployment, began_at, time.time()),
     }
-    with step("  one late flight explained"):
-        found["explanation"] = records.explanation(deployment)
-    with step("  accuracy week by week, once the labels are there"):
-        found["weeks"] = records.weeks(workspace, deployment)
+    if explainers.NAME in deployment.companions:
+        with step("  one late flight explained"):
+            found["explanation"] = records.explanation(deployment)
+    if detectors.NAME in deployment.companions:
+        with step("  accuracy week by week, once the outcomes are known"):
+            found["weeks"] = records.weeks(workspace, deployment)
     return found
 
 

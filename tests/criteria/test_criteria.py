@@ -301,12 +301,19 @@ def test_is_unsupported_where_its_need_is_declared_absent(name: str, need: str, 
     assert (finding.outcome, finding.message) == (Outcome.UNSUPPORTED, absent.none)
 
 
-@pytest.mark.parametrize("source", ["native", "gateway"])
-def test_metrics_are_not_run_without_a_prometheus(source: str, healthy: LocalDeployment) -> None:
-    healthy.prometheus = None
-    finding = judged(CRITERIA[f"model_metrics/service_metrics_{source}"], healthy)
+@pytest.mark.parametrize(("name", "part"), [(name, part) for name, one in CRITERIA.items() for part in one.uses])
+def test_is_not_run_without_what_it_uses(name: str, part: str, healthy: LocalDeployment) -> None:
+    if part == "prometheus":
+        healthy.prometheus, remedy = None, "install its Debian package"
+    elif part == "alerts":
+        healthy.read_deliveries, remedy = lambda: None, "install its Debian package"
+    else:
+        healthy.companions = {other: ports for other, ports in healthy.companions.items() if other != part}
+        remedy = f"monitoring/{part}"
+    finding = judged(CRITERIA[name], healthy)
     assert finding.outcome is Outcome.NOT_RUN
-    assert "install its Debian package" in finding.message
+    assert f"No {part} beside this deployment" in finding.message
+    assert remedy in finding.message
 
 
 def test_what_only_the_gateway_refuses_is_an_add_on(deploy: Deploy) -> None:

@@ -1,4 +1,4 @@
-"""Each companion's own tests, in its own environment, with the libraries of each licence: as a team would run a copy."""
+"""Each companion's own tests, in its own environment, with the libraries of each licence."""
 
 from __future__ import annotations
 
