@@ -24,6 +24,7 @@ from exhibit.workspace import Workspace
 LICENCE_VARIABLE = "EXHIBIT_LICENCE"
 """The one setting: under which licence the companions' libraries are to come; the first of service.yaml unless set."""
 FILE = "service.yaml"
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLACEHOLDERS = frozenset({"host", "artifacts", "client", "state", "ask", "content_type"})
 
 
@@ -42,6 +43,11 @@ class Libraries(Document):
         default=None, description="the versions of Python these libraries run on; None: all that are supported"
     )
     notice: Text | None = Field(default=None, description="what whoever installs them must be told")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this engine's version of Python runs them."""
+        return self.python is None or RUNNING in self.python
 
 
 class CompanionFile(Document):
@@ -122,13 +128,11 @@ def _licence(path: Path, file: CompanionFile) -> str:
             f"one of {', '.join(file.licences)} (monitoring/{path.parent.name}/{FILE})",
             "Set it to one of them, or leave it out.",
         )
-    supported = file.licences[chosen].python
-    running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if supported and running not in supported:
+    if not file.licences[chosen].runs_here:
         raise ExhibitError(
             f"monitoring/{path.parent.name}",
-            f"its {chosen} libraries on Python {running}",
-            f"Python {' or '.join(supported)}",
+            f"its {chosen} libraries on Python {RUNNING}",
+            f"Python {' or '.join(file.licences[chosen].python or ())}",
             "Build the engine with it (remove .work/engine, then: make PYTHON=python3.11), or choose another licence.",
         )
     return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -16,6 +17,7 @@ import pytest
 import toy
 
 from exhibit import criteria
+from exhibit.companions import LICENCE_VARIABLE
 from exhibit.contract import Absent, Capabilities
 from exhibit.criteria import SECTIONS, Criterion, Outcome
 from exhibit.targets.local.deployment import LocalDeployment
@@ -299,6 +301,20 @@ def test_is_unsupported_where_its_need_is_declared_absent(name: str, need: str, 
     healthy.platform = replace(healthy.platform, file=file.model_copy(update={"capabilities": capabilities}))
     finding = judged(CRITERIA[name], healthy)
     assert (finding.outcome, finding.message) == (Outcome.UNSUPPORTED, absent.none)
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the Apache-2.0 libraries run on Python 3.11 only")
+def test_companions_under_the_other_licence_pass_as_well(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last releases under Apache-2.0: whoever copies the folders has a free way out."""
+    monkeypatch.setenv(LICENCE_VARIABLE, "apache-2.0")
+    deployment = deploy("", watched=True, companions=True)
+    for name in deployment.companions:
+        [info] = deployment.prometheus.first(deployment.labelled(f"{name}_info", name), deployment.scrape_seconds)
+        assert info.labels["licence"].startswith("Apache"), info.labels
+    for criterion in CRITERIA.values():
+        if set(criterion.uses) & set(deployment.companions):
+            finding = judged(criterion, deployment)
+            assert finding.outcome is Outcome.PASS, f"{criterion.id}: {finding.message}"
 
 
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name, one in CRITERIA.items() for part in one.uses])

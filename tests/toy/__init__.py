@@ -88,12 +88,14 @@ def share_prometheus(workspace: Workspace) -> None:
 
 
 def share_environments(workspace: Workspace) -> None:
-    """Has a temporary checkout use this one's environments of the companions: each is a gigabyte."""
+    """Has a temporary checkout use this one's environments of the companions, which it builds: each is a gigabyte."""
     here = Workspace(ROOT)
     (workspace.state / "envs").mkdir(parents=True, exist_ok=True)
     for name, companion in companions_of(here).items():
-        folder = environments.ensure(here, name, companion.lock).folder
-        (workspace.state / "envs" / folder.name).symlink_to(folder)
+        for libraries in companion.file.licences.values():
+            if libraries.runs_here:
+                folder = environments.ensure(here, name, companion.folder / libraries.lock).folder
+                (workspace.state / "envs" / folder.name).symlink_to(folder)
 
 
 def _random_flights() -> dict[str, np.ndarray]:

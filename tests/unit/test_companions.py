@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ licences:
   bsl-1.1: {lock: requirements.txt, notice: Not for production.}
   apache-2.0: {lock: requirements-apache.txt}
 """
-RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +66,9 @@ def test_an_unknown_licence_names_those_there_are(tmp_path: Path, monkeypatch: p
 
 def test_libraries_that_this_python_cannot_run_are_refused(tmp_path: Path) -> None:
     text = FILE.replace("{lock: requirements.txt,", '{lock: requirements.txt, python: ["3.1"],')
-    with pytest.raises(ExhibitError, match=rf"on Python {RUNNING}, expected Python 3\.1\. .*choose another licence"):
+    with pytest.raises(
+        ExhibitError, match=r"expected Python 3\.1\. .*choose another licence"
+    ):
         companions.load(write(tmp_path, text))
 
 
