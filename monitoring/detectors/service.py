@@ -59,7 +59,7 @@ def read_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--window-seconds", type=_positive, default=604800.0, help="period of a drift window (default: a week)")
     add("--window-rows", type=int, default=500, help="rows in a window's sample (default: %(default)s)")
     add("--least-rows", type=int, default=200, help="a window with fewer is not judged yet (default: %(default)s)")
-    add("--batch-seconds", type=_positive, default=0.5, help="how long copies are gathered (default: %(default)s)")
+    add("--batch-seconds", type=_positive, default=2.0, help="how long copies are gathered (default: %(default)s)")
     add("--answer-seconds", type=_positive, default=1.0, help="wait for the served model (default: %(default)s)")
     options = parser.parse_args(argv)
     if not 1 <= options.least_rows <= options.window_rows:

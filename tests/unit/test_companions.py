@@ -66,9 +66,7 @@ def test_an_unknown_licence_names_those_there_are(tmp_path: Path, monkeypatch: p
 
 def test_libraries_that_this_python_cannot_run_are_refused(tmp_path: Path) -> None:
     text = FILE.replace("{lock: requirements.txt,", '{lock: requirements.txt, python: ["3.1"],')
-    with pytest.raises(
-        ExhibitError, match=r"expected Python 3\.1\. .*choose another licence"
-    ):
+    with pytest.raises(ExhibitError, match=r"expected Python 3\.1\. .*choose another licence"):
         companions.load(write(tmp_path, text))
 
 

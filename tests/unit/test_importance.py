@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from exhibit.importance import BATCH_ROWS, ask, permutation_importance, rank_correlation
+from exhibit.importance import BATCH_ROWS, ask, permutation_importance, rank_correlation, replacement_effects
 
 ROWS = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
 WEIGHTS = np.array([0.0, 3.0, -1.0, 0.1])
@@ -46,6 +46,13 @@ def test_it_asks_in_batches_and_in_order() -> None:
     rows = np.arange(2 * BATCH_ROWS + 1, dtype=np.float32)[:, None]
     assert (ask(counted, rows) == rows[:, 0]).all()
     assert sizes == [BATCH_ROWS, BATCH_ROWS, 1]
+
+
+def test_an_effect_is_what_a_feature_adds_against_the_background() -> None:
+    """With weights alone: the weight times the distance from the background's mean."""
+    background = ROWS[:7]
+    found = replacement_effects(predict, ROWS, background)
+    assert found == pytest.approx(WEIGHTS * (ROWS - background.mean(axis=0)), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,30 @@ TRAFFIC = {
     "latencies_ms": [1.5, 2.5, 900.0],
     "seconds": 1.0,
 }
+HOSTILE = f"{SCRIPT} $\\frac{{$ url(https://toy.example)"
+"""For a name that a service gave: an element, a formula that is none, an address."""
+LINE = {"seconds": [0.0, 1.0, 2.0], "values": [0.5, 1.5, 0.25]}
+WATCHED = {
+    "sent": [["steady", "january_march", 0.0, 1.0], ["drifted", "june_july", 1.0, 2.0], ["odd", HOSTILE, 2.0, 2.5]],
+    "windows": [{"seconds": 2.0, "rows": 150, "ratio": 1.2, "furthest": HOSTILE, "drifted": True}],
+    "outliers": {"seconds": [1.0, 2.0], "shares": [0.02, 0.4]},
+    "alerts": [[2.5, "DriftDetected", "firing"], [3.0, HOSTILE, "firing"]],
+    "signals": [
+        {"title": "Drift by feature", "unit": "none", "kind": "timeseries", "limit": 1, "left_out": 7,
+         "series": [{"legend": HOSTILE, **LINE}, {"legend": "_dewp", **LINE}]},
+        {"title": f"Up {SCRIPT}", "unit": HOSTILE, "kind": "timeseries", "limit": None, "left_out": 0,
+         "series": [{"legend": legend, "seconds": [1.0, 2.0], "values": [0.0, 1.0]} for legend in (HOSTILE, "b")]},
+    ],
+    "explanation": {
+        "features": [HOSTILE, "temp = 19.43210"], "values": [0.25, -0.05], "base_value": 0.2, "prediction": 0.4,
+        "anchor": {"conditions": [HOSTILE], "precision": 0.97, "coverage": 0.02}, "seconds": 0.31,
+    },
+    "weeks": {
+        "limit": 0.65, "drop": None, "alarm_day": 9, "lead_days": None,
+        "weeks": [{"first_day": 0, "last_day": 6, "auc": 0.7, "low": 0.6, "high": 0.8, "quiet": True, "drop": False}],
+    },
+}  # fmt: skip
+"""What a run holds of the monitoring."""
 RUN = {
     "platform": "toy", "target": "local", "finished_at": "2026-11-25T02:41:07+00:00", "seconds": 3.5,
     "host": {"cpus": 2, "memory_gib": 7.8, "system": "Linux x86_64", "python": "3.11.7"},
@@ -83,7 +107,7 @@ RUN = {
     "start": {"listening_seconds": 0.5, "first_prediction_seconds": 0.75},
     "memory": [[0.0, 90.0], [0.25, 120.0], [0.5, 110.0]],
     "traffic": [TRAFFIC, {**TRAFFIC, "scenario": "dead", "right": 0, "latencies_ms": []}],
-    "check_seconds": {},
+    "check_seconds": {}, **WATCHED,
 }  # fmt: skip
 
 
@@ -233,7 +257,8 @@ def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
     }
     assert not list(page.values("src"))
     assert {tag for tag, value in page.values("href") if not value.startswith("#")} == {"a"}
-    assert set(re.findall(r"url\((.)", page.html)) <= {"#"}
+    drawn = re.sub(r">[^<]*<", "><", page.html)  # what a service wrote is text, and loads nothing
+    assert set(re.findall(r"url\((.)", drawn)) <= {"#"}
     assert "@import" not in page.html
 
 
@@ -259,6 +284,39 @@ def test_captions_tell_the_numbers(page: Page) -> None:
     assert "5 requests sent: 3 right, 1 wrong, 2 dropped, 1 status 503. Of the right answers 50% within 2.5 ms" in text
     assert "No right answer, so no latency." in text
     assert "120 MiB at their peak (0.25 s into it)" in text
+
+
+def test_pictures_stand_with_the_question_that_they_answer(page: Page) -> None:
+    chapters = {}
+    for chapter in re.split(r'<div class="chapter(?: single)?">', page.html)[1:]:
+        title = re.search(r"<h[34]>(.*?)</h", chapter)
+        assert title
+        chapters[title[1]] = re.findall(r'<svg role="img" aria-label="(.*?)"', chapter.split("<details")[0])
+    assert {name: len(pictures) for name, pictures in chapters.items()} == {
+        "How it served": 4,
+        "What was detected": 4,
+        "Why it answered so": 1,
+        "The model over the year": 1,
+        "Serving": 2,
+        "Watching": 2,
+    }
+    assert chapters["What was detected"][0] == "Drift of Toy&#39;s traffic"
+    assert chapters["Watching"] == ["From the first drifted flight to DriftDetected", "Time to explain a flight"]
+
+
+def test_the_panels_of_the_dashboard_are_shown_on_demand(page: Page) -> None:
+    panels = page.html.split('<details class="chapter">')[1].split("</details>")[0]
+    assert len(re.findall("<figure", panels)) == len(WATCHED["signals"])
+    assert "2 panels" in panels
+
+
+def test_a_run_that_was_not_watched_is_shown_all_the_same(ran: Workspace) -> None:
+    write_json(ran.evidence / "toy/local/run.json", {key: value for key, value in RUN.items() if key not in WATCHED})
+    page = Page(report.page(ran))
+    assert "How it served" in page.text
+    assert len(page.all("figure")) == 6
+    for title in ("What was detected", "Why it answered so", "The model over the year", "Dashboard", "Watching"):
+        assert title not in page.text
 
 
 def test_cpu_time_is_compared_where_there_is_evidence(ran: Workspace) -> None:

@@ -19,9 +19,10 @@ LEAST_SHARE, LARGEST_SHARE = 0.9, 0.08
 
 
 def check(deployment: Deployment) -> Finding:
-    sent, flagged = {}, {}
+    sent, shares = {}, {}
     for scenario in ("outliers", "clean"):
-        sent[scenario], records, outliers = _send(deployment, scenario)
+        sent[scenario] = len(deployment.scenarios[scenario].intended_seconds())
+        records, outliers = _looked_at(deployment, scenario, sent[scenario])
         if records != sent[scenario]:
             return judge(
                 False,
@@ -29,25 +30,24 @@ def check(deployment: Deployment) -> Finding:
                 observed={"looked_at": records},
                 expected={"looked_at": sent[scenario]},
             )
-        flagged[scenario] = outliers / records
+        shares[scenario] = outliers / records
     return judge(
-        flagged["outliers"] >= LEAST_SHARE and flagged["clean"] <= LARGEST_SHARE,
-        f"Of {sent['outliers']} corrupted flights {flagged['outliers']:.1%} were flagged, of {sent['clean']} others "
-        f"{flagged['clean']:.1%}.",
-        observed={"corrupted_flagged": round(flagged["outliers"], 3), "others_flagged": round(flagged["clean"], 3)},
+        shares["outliers"] >= LEAST_SHARE and shares["clean"] <= LARGEST_SHARE,
+        f"Of {sent['outliers']} corrupted flights {shares['outliers']:.1%} were flagged, of {sent['clean']} others "
+        f"{shares['clean']:.1%}.",
+        observed={"corrupted_flagged": round(shares["outliers"], 3), "others_flagged": round(shares["clean"], 3)},
         expected={"corrupted_flagged": LEAST_SHARE, "others_flagged": LARGEST_SHARE},
     )
 
 
-def _send(deployment: Deployment, scenario: str) -> tuple[int, float, float]:
-    """Flights sent, looked at and flagged; both counts change at once, a micro-batch at a time."""
+def _looked_at(deployment: Deployment, scenario: str, count: int) -> tuple[float, float]:
+    """Flights of the scenario looked at and flagged; both counts change at once, a micro-batch at a time."""
     records, outliers = ("detectors_records_total",), ("detectors_outliers_total",)
-    planned = len(deployment.scenarios[scenario].intended_seconds())
     grown = deployment.rises(
         deployment.labelled(f'{{__name__=~"{records[0]}|{outliers[0]}"}}', "detectors"),
         "detectors",
         lambda: deployment.send(scenario),
-        lambda grown: grown.get(records, 0) >= planned,
+        lambda grown: grown.get(records, 0) >= count,
         by=("__name__",),
     )
-    return planned, grown.get(records, 0.0), grown.get(outliers, 0.0)
+    return grown.get(records, 0.0), grown.get(outliers, 0.0)

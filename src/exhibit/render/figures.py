@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -22,14 +23,23 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 WIDTH_INCHES = 4.6
 """Narrow, so that the text is still read where the picture fills a phone's width."""
 MAX_MEMORY_POINTS = 400
+SMALL = 9
+"""Size of letters, in points, that are not on an axis."""
+STOP_SECONDS = 3.0
+"""Memory is sampled four times a second; nothing for so long, and there was no process to sample."""
 _BINS = 40
-_PERCENTILES = (50, 95, 99)
+PERCENTILES = (50, 95, 99)
 
 # What matplotlib draws with, and the variable of the page that each colour becomes.
-INK, MUTED, RULE, ACCENT, TINT = "#1d1b18", "#625c52", "#d9d2c5", "#0f5c63", "#a9c9c9"
-_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", TINT: "tint"}
+INK, MUTED, RULE, ACCENT, TINT, ALARM, OCHRE = (
+    "#1d1b18", "#625c52", "#d9d2c5", "#0f5c63", "#a9c9c9", "#98261b", "#7d4a00",
+)  # fmt: skip
+_VARIABLES = {
+    INK: "ink", MUTED: "muted", RULE: "rule", ACCENT: "accent", TINT: "tint", ALARM: "bad", OCHRE: "warn",
+}  # fmt: skip
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names come from services: a dollar sign in one is a dollar sign
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -85,6 +95,12 @@ def quantity(value: float, unit: str) -> str:
     return f"{number(value)}\N{NO-BREAK SPACE}{unit}"
 
 
+def clipped(text: str, most: int) -> str:
+    """`text` on one line of at most `most` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def median(values: Sequence[float]) -> float:
     """The 50th percentile, as the latency pictures mark it."""
     return float(np.percentile(np.asarray(values, dtype=float), 50))
@@ -116,13 +132,13 @@ def latency(name: str, title: str, sent: Mapping[str, Any], scales: Scales) -> P
     low, high = scales.latency_ms
     latencies = np.maximum(np.asarray(sent["latencies_ms"], dtype=float), low)
     counts, edges = np.histogram(latencies, np.geomspace(low, high * 1.001, _BINS + 1))
-    marks = np.percentile(latencies, _PERCENTILES) if len(latencies) else ()
+    marks = np.percentile(latencies, PERCENTILES) if len(latencies) else ()
 
     def paint(axes: Axes) -> None:
         axes.set_xscale("log")
         axes.stairs(counts, edges, fill=True, color=TINT)
         top = max(counts.max(), 1)
-        for step, (percent, value) in enumerate(zip(_PERCENTILES, marks, strict=False)):
+        for step, (percent, value) in enumerate(zip(PERCENTILES, marks, strict=False)):
             # The lowest percentile is lettered highest: no label crosses the line of the next.
             height = top * (1.47 - 0.16 * step)
             axes.plot([value, value], [0, height], color=ACCENT, linewidth=1.2)
@@ -145,14 +161,19 @@ def memory(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pic
     """Resident memory of the server's processes during the run, in MiB; None if it was never sampled."""
     if not run["memory"]:
         return None
-    samples = np.asarray(run["memory"], dtype=float)
-    samples = samples[:: -(-len(samples) // MAX_MEMORY_POINTS)]
-    seconds, mib = samples.T
+    seconds, mib = np.asarray(run["memory"], dtype=float).T
+    stopped, every = stops(run), -(-len(seconds) // MAX_MEMORY_POINTS)
+    lives = np.split(np.arange(len(seconds)), np.searchsorted(seconds, [end for _, end in stopped]))
     peak = int(mib.argmax())
 
     def paint(axes: Axes) -> None:
-        axes.fill_between(seconds, mib, color=TINT, linewidth=0)
-        axes.plot(seconds, mib, color=ACCENT, linewidth=1.2)
+        for life in (life[::every] for life in lives):
+            axes.fill_between(seconds[life], mib[life], color=TINT, linewidth=0)
+            axes.plot(seconds[life], mib[life], color=ACCENT, linewidth=1.2)
+        for begin, end in stopped:
+            axes.text(
+                (begin + end) / 2, 0, "stopped", rotation=90, ha="center", va="bottom", color=MUTED, fontsize=SMALL
+            )
         side = "right" if seconds[peak] > seconds.max() / 2 else "left"
         label = f"peak {quantity(mib[peak], 'MiB')}"
         axes.annotate(label, (seconds[peak], mib[peak]), (0, 5), textcoords="offset points", ha=side)
@@ -168,7 +189,15 @@ def memory(name: str, title: str, run: Mapping[str, Any], scales: Scales) -> Pic
         f"{title}'s processes held {quantity(mib[0], 'MiB')} when the run began, {quantity(mib[peak], 'MiB')} "
         f"at their peak ({quantity(seconds[peak], 's')} into it) and {quantity(mib[-1], 'MiB')} at its end."
     )
+    for begin, end in stopped:
+        caption += f" There were none from {number(begin)} to {quantity(end, 's')}: a check stops the server."
     return draw(name, f"Resident memory of {title}", caption, 1.7, paint)
+
+
+def stops(run: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """From when to when the server had no process, in seconds of the run: between two samples of its memory."""
+    sampled = [seconds for seconds, _ in run["memory"]]
+    return [(before, after) for before, after in pairwise(sampled) if after - before > STOP_SECONDS]
 
 
 def comparison(name: str, title: str, unit: str, values: Mapping[str, float]) -> Picture:
@@ -192,7 +221,7 @@ def _latency_caption(sent: Mapping[str, Any], marks: Iterable[float]) -> str:
     answers = f"{sent['right']:,} right, {sent['wrong']:,} wrong, {sent['dropped']:,} dropped"
     told = f"{sent['sent']:,} requests sent: {answers}{f', {reasons}' if reasons else ''}."
     percentiles = ", ".join(
-        f"{percent}% within {quantity(value, 'ms')}" for percent, value in zip(_PERCENTILES, marks, strict=False)
+        f"{percent}% within {quantity(value, 'ms')}" for percent, value in zip(PERCENTILES, marks, strict=False)
     )
     return f"{told} Of the right answers {percentiles}." if percentiles else f"{told} No right answer, so no latency."
 
@@ -204,11 +233,24 @@ def _tick_1_2_5(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def draw(name: str, label: str, caption: str, height_inches: float, paint: Callable[[Axes], None]) -> Picture:
-    """The picture that `paint` makes on axes of the page's width; `name` keeps its ids apart from others'."""
+def draw(
+    name: str,
+    label: str,
+    caption: str,
+    height_inches: float,
+    paint: Callable[[Axes], None],
+    frame: tuple[float, float, float, float] | None = None,
+) -> Picture:
+    """The picture that `paint` makes on axes of the page's width.
+
+    Args:
+        name: keeps the ids of this picture apart from others'.
+        frame: where the axes stand (left, bottom, width, height, as shares of the picture); None: as their labels
+            allow.
+    """
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
-        paint(figure.subplots())
+        figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout=None if frame else "constrained")
+        paint(figure.add_axes(frame) if frame else figure.subplots())
         buffer = StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return Picture(label, caption, _fit_page(name, label, buffer.getvalue()))
@@ -220,10 +262,18 @@ def _fit_page(name: str, label: str, svg: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     view_box = re.search(r'viewBox="[^"]*"', svg)
     opening = f'<svg role="img" aria-label="{escape(label)}" {view_box[0] if view_box else ""}>'
-    svg = opening + svg[svg.index(">") + 1 :].replace("xlink:href", "href")
+    svg = opening + re.sub(r"<[^>]*>", _slim, svg[svg.index(">") + 1 :].replace("xlink:href", "href"))
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    if "<g " not in svg:  # groups that say nothing
+        svg = re.sub(r"</?g>", "", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return Markup(re.sub(r"\s*\n\s*", "\n", svg).strip())  # our own drawing; its words are escaped by matplotlib
+
+
+def _slim(tag: re.Match[str]) -> str:
+    """A tag without what the page sets itself, its numbers to a tenth of a point: a third of matplotlib's bytes."""
+    slim = re.sub(r"; font-family: [^;\"]*| transform=\"rotate\(-0 [^\"]*\"", "", tag[0])
+    return re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), slim)

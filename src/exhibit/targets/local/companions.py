@@ -43,12 +43,15 @@ def start(
     platform: Platform,
     asked: str,
     folder: Path,
+    *,
+    hurried: bool,
 ) -> dict[str, Started]:
     """Starts all of them and waits until each is ready.
 
     Args:
         ports: see `choose_ports`.
         asked: where they ask the served model: scheme, host and port of the gateway's internal listener.
+        hurried: with what service.yaml adds on the local target.
         folder: the deployment's; each has its state in a folder of its own there, which outlives it.
 
     Raises:
@@ -70,7 +73,7 @@ def start(
             "ask": asked + platform.file.predict.path,
             "content_type": platform.file.predict.content_type,
         }
-        argv = companion.argv(values, local=True)
+        argv = companion.argv(values, local=hurried)
         path = process_path(environment)
         argv[0] = shutil.which(argv[0], path=path) or argv[0]
         running = processes.start(

@@ -45,8 +45,11 @@ class LocalTarget:
 
     name = "local"
 
-    def __init__(self, workspace: Workspace, model: Model | None, monitoring: Monitoring) -> None:
-        self.workspace, self.monitoring = workspace, monitoring
+    def __init__(
+        self, workspace: Workspace, model: Model | None, monitoring: Monitoring, *, hurried: bool = True
+    ) -> None:
+        """With `hurried` companions work as a demo needs it; without, as in production (windows take a week)."""
+        self.workspace, self.monitoring, self.hurried = workspace, monitoring, hurried
         self._model = model
 
     @property
@@ -73,7 +76,9 @@ class LocalTarget:
             server, started = self._start(platform, folder)
             gateway = Gateway.start(self.workspace, server, folder, self._mirror(platform, beside, ports))
             # After the server: what they take to start is not to lengthen what it takes.
-            running = local_companions.start(self.workspace, beside, ports, platform, gateway.internal_url, folder)
+            running = local_companions.start(
+                self.workspace, beside, ports, platform, gateway.internal_url, folder, hurried=self.hurried
+            )
             addresses = {name: one.addresses for name, one in running.items()}
             deployment = self._deployment(platform, server, gateway, started, addresses)
             deployment.distribution()  # a platform whose version nobody can tell is not deployed
