@@ -8,6 +8,7 @@ import os
 import platform as machine
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
@@ -121,8 +122,10 @@ def signals(workspace: Workspace, deployment: Deployment, began_at: float, until
                 if values:
                     series.append({"legend": query.name(one.labels), "seconds": seconds, "values": values})
         series.sort(key=lambda one: -max(one["values"]))
+        kept = len(series) if panel.kind == "heatmap" else MOST_SERIES  # of a histogram no bucket can be missed
         facts = {"title": panel.title, "unit": panel.unit, "kind": panel.kind, "limit": panel.limit}
-        drawn.append({**facts, "series": series[:MOST_SERIES], "left_out": len(series[MOST_SERIES:])})
+        facts["description"] = panel.description
+        drawn.append({**facts, "series": series[:kept], "left_out": len(series[kept:])})
     return drawn
 
 
@@ -133,7 +136,9 @@ def explanation(deployment: Deployment) -> dict[str, Any]:
     surest = int(np.argmax(np.where(flights.late, flights.expected, 0.0)))
     row = flights.rows[surest : surest + 1]
     try:
+        began = time.monotonic()
         found = explainers.attributions(deployment, row)
+        seconds = time.monotonic() - began
         [anchor] = explainers.ask(deployment, row, "anchors")
     except AnswerError as error:
         return {"failed": str(error)}
@@ -147,6 +152,7 @@ def explanation(deployment: Deployment) -> dict[str, Any]:
         "values": [round(float(value), 4) for value in found.values[0]],
         "base_value": round(float(found.base_values[0]), 4),
         "prediction": round(float(found.predictions[0]), 4),
+        "seconds": round(seconds, 3),
         "anchor": {name: anchor[name] for name in ("conditions", "precision", "coverage")},
     }
 

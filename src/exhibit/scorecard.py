@@ -65,7 +65,7 @@ class Cell:
 
     grade: Grade
     reason: str
-    """Why there is no evidence, or which add-on was used; empty where the grade says all."""
+    """Why there is no evidence, which add-on was used, or how many of a native cell's passes were by one; or empty."""
     passed: int
     answered: int
     """Criteria of the group that were answered: pass, fail or unsupported."""
@@ -137,6 +137,10 @@ def _cell(option: Option, group: Group, name: str, found: Sequence[Evidence], as
     return Cell(grade, reason, passed, len(answered), group.study.get(option.slug, ""), mine)
 
 
+def _add_ons(passes: Sequence[Evidence]) -> str:
+    return ", ".join(sorted({e.add_on for e in passes if e.add_on}))
+
+
 def _grade(option: Option, mine: Sequence[Evidence], asked: Sequence[Criterion]) -> tuple[Grade, str]:
     if option.platform is None:
         return Grade.NOT_RUN, NOT_BUILT
@@ -153,9 +157,12 @@ def _grade(option: Option, mine: Sequence[Evidence], asked: Sequence[Criterion])
     # the platform does by itself. A criterion about the platform that passed only with an add-on does.
     alternatives = {criterion.id for criterion in asked if criterion.add_on}
     own = [e for e in passes if e.criterion not in alternatives]
-    helped = sorted({e.add_on for e in (own or passes) if e.add_on})
+    helped = _add_ons(own or passes)
+    if helped:
+        return Grade.ADD_ON, helped
     if passes:
-        return (Grade.ADD_ON, ", ".join(helped)) if helped else (Grade.NATIVE, "")
+        others = [e for e in passes if e not in own]
+        return Grade.NATIVE, f"{len(others)} by {_add_ons(others)}" if others else ""
     if Outcome.UNSUPPORTED in outcomes:
         return Grade.NO, "declared absent"
     return Grade.NOT_RUN, "no evidence yet"

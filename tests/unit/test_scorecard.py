@@ -40,7 +40,7 @@ PASS, FAIL, UNSUPPORTED, ERROR, NOT_RUN = Outcome
         ([evidence("own", PASS), evidence("other", UNSUPPORTED)], Grade.NATIVE, ""),
         ([evidence("own", UNSUPPORTED)], Grade.NO, "declared absent"),
         # A criterion about an add-on is another way to the same end ...
-        ([evidence("own", PASS), evidence("added", PASS, "gateway")], Grade.NATIVE, ""),
+        ([evidence("own", PASS), evidence("added", PASS, "gateway")], Grade.NATIVE, "1 by gateway"),
         ([evidence("own", UNSUPPORTED), evidence("added", PASS, "gateway")], Grade.ADD_ON, "gateway"),
         # ... a criterion about the platform that needed help is not the platform's own doing.
         ([evidence("own", PASS, "gateway"), evidence("other", PASS)], Grade.ADD_ON, "gateway"),
