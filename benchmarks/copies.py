@@ -56,6 +56,8 @@ def deployed(slug: str) -> Iterator[LocalDeployment]:
     workspace = Workspace(ROOT)
     target = LocalTarget(workspace, models.load(workspace), Monitoring(workspace), hurried=False)
     with workspace.lock():
+        if running := target.noted_slugs():
+            raise SystemExit(f"benchmark: {', '.join(running)} runs, expected nothing to run. Run: make down")
         try:
             target.monitoring.start()
             with target.deploy(load_platforms(workspace)[slug]) as deployment:
@@ -163,7 +165,9 @@ def settled(deployment: LocalDeployment) -> tuple[float, float]:
         active = _sum(mirrored, "envoy_cluster_upstream_rq_active{") + _sum(
             mirrored, "envoy_cluster_upstream_rq_pending_active{"
         )
-        if not active or time.monotonic() > deadline:
+        if time.monotonic() > deadline:
+            raise SystemExit("benchmark: copies are still under way after 60 s, expected them to have ended")
+        if not active:
             return (
                 _sum(mirrored, "envoy_cluster_upstream_rq_completed{"),
                 _sum(mirrored, 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2"'),

@@ -126,7 +126,7 @@ def _licence(path: Path, file: CompanionFile) -> str:
             LICENCE_VARIABLE,
             f"found {chosen!r}",
             f"one of {', '.join(file.licences)} (monitoring/{path.parent.name}/{FILE})",
-            "Set it to one of them, or leave it out.",
+            "Set it (or LICENCE of make) to one of them, or leave it out.",
         )
     if not file.licences[chosen].runs_here:
         raise ExhibitError(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import httpx
+
+from exhibit.errors import ServerError
 from exhibit.targets import AnswerError, Deployment
 
 NAME = "detectors"
 ALERTS = frozenset({"DriftDetected", "OutlierRateHigh"})
 """The alerts raised about what the detectors say."""
+CALM_SECONDS = 30.0
+"""How long alerts about what was sent before may take to end."""
 ROUNDS = 12
 """How often a scenario is sent at most, to have windows judged."""
 
@@ -40,8 +45,11 @@ class Window:
 
 def windows(deployment: Deployment, since: float = 0.0) -> list[Window]:
     """The windows judged after `since` (seconds since the epoch), oldest first."""
-    response = deployment.http.get(deployment.companions[NAME]["admin"] + "/windows")
-    found: list[dict[str, Any]] = response.raise_for_status().json()
+    try:
+        response = deployment.http.get(deployment.companions[NAME]["admin"] + "/windows").raise_for_status()
+    except httpx.HTTPError as error:  # theirs, not the platform's
+        raise ServerError(NAME, f"{type(error).__name__}: {error}", "an answer", "Look into their log.") from error
+    found: list[dict[str, Any]] = response.json()
     names = [field.name for field in fields(Window)]
     return [Window(**{name: one[name] for name in names}) for one in found if one["closed_at"] > since]
 
@@ -54,9 +62,29 @@ def alerts(deployment: Deployment) -> str:
 def calm(deployment: Deployment) -> None:
     """Sends clean traffic until the alerts about what was sent before have ended, or for some seconds."""
     assert deployment.prometheus is not None
-    deadline = time.monotonic() + deployment.scrape_seconds
+    deadline = time.monotonic() + CALM_SECONDS
     while deployment.prometheus.query(alerts(deployment)) and time.monotonic() < deadline:
         deployment.send("clean")
+
+
+def rises(
+    deployment: Deployment,
+    names: str,
+    act: Callable[[], object],
+    enough: Callable[[Mapping[tuple[str, ...], float]], bool],
+    by: Sequence[str] = ("__name__",),
+) -> dict[tuple[str, ...], float]:
+    """By how much the detectors' counters whose names match `names` have grown; see `Deployment.rises`.
+
+    Detectors count some time after a copy came. What came before `act` is waited for, so that none of it is counted as
+    what `act` sent.
+    """
+    assert deployment.prometheus is not None
+    waiting = deployment.labelled("detectors_copies_unsettled", NAME)
+    settled = f"{waiting} == 0 and timestamp({waiting}) > {time.time()}"
+    if not deployment.prometheus.first(settled, deployment.scrape_seconds):
+        raise ServerError(NAME, "copies left uncounted", "none, some seconds after the last", "Look into their log.")
+    return deployment.rises(deployment.labelled(f'{{__name__=~"{names}"}}', NAME), NAME, act, enough, by)
 
 
 def judged(deployment: Deployment, scenario: str, count: int) -> list[Window]:

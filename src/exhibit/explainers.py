@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
 
+from exhibit.errors import ServerError
 from exhibit.model import Probabilities, Rows
 from exhibit.targets import AnswerError, Deployment
 
@@ -64,7 +66,10 @@ def ask(deployment: Deployment, rows: Rows, method: str, seed: int = 0) -> list[
         AnswerError: they are refused.
     """
     body = {"rows": rows.astype(float).tolist(), "method": method, "seed": seed}
-    response = deployment.http.post(deployment.companions[NAME]["main"] + "/explain", json=body)
+    try:
+        response = deployment.http.post(deployment.companions[NAME]["main"] + "/explain", json=body)
+    except httpx.HTTPError as error:  # theirs, not the platform's
+        raise ServerError(NAME, f"{type(error).__name__}: {error}", "an answer", "Look into their log.") from error
     if response.status_code != 200:
         raise AnswerError(f"had its explainers answer {response.status_code}: {response.text[:200]!r}")
     return list(response.json()["explanations"])

@@ -97,7 +97,7 @@ class Monitoring:
 
     def deliveries(self) -> list[Delivery] | None:
         """What Alertmanager has delivered so far, oldest first; None if it does not run."""
-        return sink.read(self._webhook.folder / DELIVERIES) if self._alertmanager.url else None
+        return sink.read(self._webhook.folder / DELIVERIES) if self._alertmanager.url and self._webhook.url else None
 
     def binaries(self) -> tuple[Path | None, Path | None]:
         """The folders of Prometheus' and Alertmanager's programs, unpacked first if need be; None: see `missing`."""
@@ -120,12 +120,12 @@ class Monitoring:
         Raises:
             ServerError: a part is there, but does not get ready.
         """
-        if self.url:
+        if self.url and self._alertmanager.url and self._webhook.url:
+            return
+        for_prometheus, for_alertmanager = self.binaries()
+        if for_prometheus is None or (self.url and for_alertmanager is None):
             return
         self.stop()
-        for_prometheus, for_alertmanager = self.binaries()
-        if for_prometheus is None:
-            return
         try:
             self._start_prometheus(for_prometheus, self._start_alertmanager(for_alertmanager))
         except BaseException:

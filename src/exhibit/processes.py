@@ -80,11 +80,19 @@ class Usage:
 
 
 def start(
-    name: str, argv: Sequence[str], *, environment: Mapping[str, str], cwd: Path, folder: Path, grace_seconds: float
+    name: str,
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    cwd: Path,
+    folder: Path,
+    grace_seconds: float,
+    append: bool = False,
 ) -> Running:
     """Starts `argv` in a session of its own (it outlives this command); its output goes to ``folder/<name>.log``.
 
-    The process is noted in ``folder/<name>.process.json`` before an interrupt can be felt.
+    The process is noted in ``folder/<name>.process.json`` before an interrupt can be felt. With `append` the log goes
+    on where that of an earlier process ended.
 
     Raises:
         ServerError: there is no such program, or it may not be executed.
@@ -92,7 +100,7 @@ def start(
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / f"{name}{_NOTE}"
-    with interrupts.deferred(), (folder / f"{name}.log").open("wb") as output:
+    with interrupts.deferred(), (folder / f"{name}.log").open("ab" if append else "wb") as output:
         try:
             child = subprocess.Popen(
                 argv,

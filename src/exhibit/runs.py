@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-import httpx
 
 from exhibit import criteria, detectors, evidence, explainers, records
 from exhibit.console import out, step
 from exhibit.criteria import Criterion, Finding, Outcome
-from exhibit.errors import ExhibitError, ExitCode
+from exhibit.errors import ExitCode
 from exhibit.evidence import Evidence
-from exhibit.targets import AnswerError, Deployment
+from exhibit.targets import Deployment
 from exhibit.traffic import Report
 from exhibit.workspace import Workspace
 
@@ -38,7 +36,7 @@ class Run:
     check_seconds: dict[str, float] = field(default_factory=dict)
     memory: list[tuple[float, float]] = field(default_factory=list)
     """(seconds since the start of the run, resident MiB of the process tree)"""
-    pictures: Mapping[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
     """What the report draws of it beside traffic and memory."""
     seconds: float = 0.0
 
@@ -55,11 +53,7 @@ def everything(
     with _sampling(deployment, run, began):
         _send_plain(deployment)
         _ask(deployment, asked.values(), run, log)
-        try:
-            run.pictures = _pictures(workspace, deployment, began_at)
-        except (ExhibitError, AnswerError, httpx.HTTPError) as error:
-            # The answers are in: what only a picture lacks does not lose them.
-            out.print(f"  no pictures of what was watched: {error}", style="yellow", markup=False)
+        _picture(workspace, deployment, run, began_at)
     run.seconds = round(time.monotonic() - began, 1)
     slug = deployment.platform.slug
     evidence.write(workspace, slug, deployment.target, run.evidence, _record(deployment, run), replace=True)
@@ -144,24 +138,34 @@ def _sampling(deployment: Deployment, run: Run, began: float) -> Iterator[None]:
         thread.join()
 
 
-def _pictures(workspace: Workspace, deployment: Deployment, began_at: float) -> dict[str, Any]:
-    """What the report draws: of the run as Prometheus, detectors and webhook saw it, and of the model over the year."""
+def _picture(workspace: Workspace, deployment: Deployment, run: Run, began_at: float) -> None:
+    """Notes what the report draws: the run as it was watched, and the model over the year.
+
+    The answers are in by now: whatever goes wrong here is said, and costs no more than its own picture.
+    """
     if not deployment.alive():
-        return {}
-    found: dict[str, Any] = {
-        "sent": records.sent(deployment, began_at),
-        "windows": records.windows(deployment, began_at),
-        "outliers": records.outliers(deployment, began_at, time.time()),
-        "alerts": records.alerts(deployment, began_at),
-        "signals": records.signals(workspace, deployment, began_at, time.time()),
+        return
+    until = time.time()
+    parts: dict[str, Callable[[], Any]] = {
+        "sent": lambda: records.sent(deployment, began_at),
+        "windows": lambda: records.windows(deployment, began_at),
+        "outliers": lambda: records.outliers(deployment, began_at, until),
+        "alerts": lambda: records.alerts(deployment, began_at),
+        "signals": lambda: records.signals(workspace, deployment, began_at, until),
     }
+    titles = {}
     if explainers.NAME in deployment.companions:
-        with step("  one late flight explained"):
-            found["explanation"] = records.explanation(deployment)
+        titles["explanation"] = "  one late flight explained"
+        parts["explanation"] = lambda: records.explanation(deployment)
     if detectors.NAME in deployment.companions:
-        with step("  accuracy week by week, once the outcomes are known"):
-            found["weeks"] = records.weeks(workspace, deployment)
-    return found
+        titles["weeks"] = "  accuracy week by week, once the outcomes are known"
+        parts["weeks"] = lambda: records.weeks(workspace, deployment)
+    for name, part in parts.items():
+        try:
+            with step(titles[name]) if name in titles else nullcontext():
+                run.pictures[name] = part()
+        except Exception as error:
+            out.print(f"  no picture of {name}: {type(error).__name__}: {error}", style="yellow", markup=False)
 
 
 def _record(deployment: Deployment, run: Run) -> dict[str, Any]:

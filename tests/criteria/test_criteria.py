@@ -101,6 +101,10 @@ def with_scrapes_waited_for(seconds: float) -> Callable[[LocalDeployment], None]
     return lambda deployment: setattr(deployment, "scrape_seconds", seconds)
 
 
+def with_nothing_delivered(deployment: LocalDeployment) -> None:
+    deployment.read_deliveries = list
+
+
 def without_an_outage(deployment: LocalDeployment) -> None:
     deployment.outage = contextlib.nullcontext  # type: ignore[method-assign]
 
@@ -190,6 +194,12 @@ FAILING = {
             "", "judged as not drifted.*was not delivered", edits=NEVER_DRIFTED, constants={"DEADLINE_SECONDS": 3.0}
         ),
         Failing("", "had 0 windows of drifted traffic judged", edits=NO_COPIES),
+        Failing(
+            "",
+            "judged as drifted.*alert was not delivered",
+            change=with_nothing_delivered,
+            constants={"DEADLINE_SECONDS": 1.0},
+        ),
     ],
     "anomaly_detection/outliers_flagged": [
         Failing("", r"Of 150 corrupted flights 0\.0% were flagged", edits=NEVER_OUTLIERS),
@@ -209,6 +219,8 @@ FAILING = {
             change=without_an_outage,
             constants={"FIRING_SECONDS": 3.0, "RESOLVED_SECONDS": 0.1},
         ),
+        Failing("", "ErrorBudgetBurnsFast did not resolve", constants={"RESOLVED_SECONDS": 0.1}),
+        Failing("", "ServerDown was delivered before the outage", constants={"QUIET_SECONDS": 3600.0}),
     ],
     "explainability/explanation_native": [
         Failing("explains_all_alike", "the same for all"),
@@ -324,9 +336,9 @@ def test_companions_under_the_other_licence_pass_as_well(deploy: Deploy, monkeyp
 @pytest.mark.parametrize(("name", "part"), [(name, part) for name, one in CRITERIA.items() for part in one.uses])
 def test_is_not_run_without_what_it_uses(name: str, part: str, healthy: LocalDeployment) -> None:
     if part == "prometheus":
-        healthy.prometheus, remedy = None, "install its Debian package"
+        healthy.prometheus, remedy = None, "install the Debian package prometheus"
     elif part == "alerts":
-        healthy.read_deliveries, remedy = lambda: None, "install its Debian package"
+        healthy.read_deliveries, remedy = lambda: None, "install the Debian package prometheus"
     else:
         healthy.companions = {other: ports for other, ports in healthy.companions.items() if other != part}
         remedy = f"monitoring/{part}"

@@ -78,6 +78,13 @@ def test_the_demo_trains_serves_and_answers(checkout: Checkout) -> None:
         changed = {name for name in outcomes if outcomes[name] != before.get(name) and not name.startswith("market/")}
         assert changed == set(), f"{slug}: {outcomes}"
         answered |= set(outcomes.values())
+        # Each panel of the dashboard asked the live Prometheus of this run and got data; no other picture is missing.
+        run = json.loads(checkout.evidence()[f"{slug}/local/run.json"])
+        without = [panel["title"] for panel in run["signals"] if not panel["series"]]
+        assert run["signals"], done.stdout
+        assert without == [], f"{slug}: no data for {without}"
+        for picture in ("windows", "outliers", "alerts", "explanation", "weeks"):
+            assert run[picture], f"{slug}: no {picture}"
     assert answered <= {Outcome.PASS, Outcome.FAIL, Outcome.UNSUPPORTED}
     assert done.returncode == (1 if Outcome.FAIL in answered else 0)
     golden = "model/golden/golden.json"

@@ -3,7 +3,8 @@
 Why: June's weather costs this model .06 of its AUC, and the labels that show it come late; the inputs show it at once.
 How: Flights of June and July are sent through the gateway, which copies them to the detectors. Prometheus evaluates
     its rules on what they judged, Alertmanager delivers to a webhook; what the webhook got is read.
-Pass: Within 60 s a window is judged as drifted and the alert about this deployment has been delivered as firing.
+Pass: The first window that holds nothing else is judged as drifted, and within 60 s of it the alert about this
+    deployment has been delivered as firing.
 Fix: Look whether copies arrive (detectors_copies_total), whether windows close (detectors_window_rows), which
     distances they have (detectors_drift_distance against detectors_drift_limit), and whether Alertmanager knows the
     receiver.

@@ -10,6 +10,7 @@ Fix: Look whether copies arrive (detectors_copies_total against detectors_record
 
 from __future__ import annotations
 
+from exhibit import detectors
 from exhibit.criteria import Finding, judge
 from exhibit.targets import Deployment
 
@@ -33,8 +34,8 @@ def check(deployment: Deployment) -> Finding:
         shares[scenario] = outliers / records
     return judge(
         shares["outliers"] >= LEAST_SHARE and shares["clean"] <= LARGEST_SHARE,
-        f"Of {sent['outliers']} corrupted flights {shares['outliers']:.1%} were flagged, of {sent['clean']} others "
-        f"{shares['clean']:.1%}.",
+        f"Of {sent['outliers']} corrupted flights {shares['outliers']:.1%} were flagged (at least {LEAST_SHARE:.0%}), "
+        f"of {sent['clean']} others {shares['clean']:.1%} (at most {LARGEST_SHARE:.0%}).",
         observed={"corrupted_flagged": round(shares["outliers"], 3), "others_flagged": round(shares["clean"], 3)},
         expected={"corrupted_flagged": LEAST_SHARE, "others_flagged": LARGEST_SHARE},
     )
@@ -43,11 +44,10 @@ def check(deployment: Deployment) -> Finding:
 def _looked_at(deployment: Deployment, scenario: str, count: int) -> tuple[float, float]:
     """Flights of the scenario looked at and flagged; both counts change at once, a micro-batch at a time."""
     records, outliers = ("detectors_records_total",), ("detectors_outliers_total",)
-    grown = deployment.rises(
-        deployment.labelled(f'{{__name__=~"{records[0]}|{outliers[0]}"}}', "detectors"),
-        "detectors",
+    grown = detectors.rises(
+        deployment,
+        f"{records[0]}|{outliers[0]}",
         lambda: deployment.send(scenario),
         lambda grown: grown.get(records, 0) >= count,
-        by=("__name__",),
     )
     return grown.get(records, 0.0), grown.get(outliers, 0.0)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exhibit import detectors
 from exhibit.criteria import Finding, judge
 from exhibit.targets import Deployment
 
@@ -41,9 +42,9 @@ def check(deployment: Deployment) -> Finding:
         for part in (empty, impossible):  # the platform may refuse these; they were sent all the same
             deployment.post(deployment.client.encode(part), via="gateway")
 
-    grown = deployment.rises(
-        deployment.labelled(f'{{__name__=~"{HISTOGRAM}_(bucket|sum)|{MISSING}|{OUT_OF_RANGE}"}}', "detectors"),
-        "detectors",
+    grown = detectors.rises(
+        deployment,
+        f"{HISTOGRAM}_(bucket|sum)|{MISSING}|{OUT_OF_RANGE}",
         send,
         lambda grown: grown.get((f"{HISTOGRAM}_bucket", features[0], "+Inf"), 0) >= len(sent),
         by=("__name__", "feature", "le"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from exhibit import detectors
 from exhibit.criteria import Finding, judge
 from exhibit.targets import Deployment
 
@@ -29,9 +30,9 @@ def check(deployment: Deployment) -> Finding:
         for rows in np.split(flights.rows, REQUESTS):
             deployment.predict(rows, via="gateway")
 
-    grown = deployment.rises(
-        deployment.labelled(f'{{__name__=~"{HISTOGRAM}_(bucket|count|sum)"}}', "detectors"),
-        "detectors",
+    grown = detectors.rises(
+        deployment,
+        f"{HISTOGRAM}_(bucket|count|sum)",
         send,
         lambda grown: grown.get((f"{HISTOGRAM}_count", ""), 0) >= FLIGHTS,
         by=("__name__", "le"),

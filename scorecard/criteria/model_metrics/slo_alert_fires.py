@@ -2,7 +2,8 @@
 
 Why: An alert that was never seen firing is a hope; one that never resolves is soon muted.
 How: Requests are sent through the gateway without a pause while the server is stopped and, once the alerts have been
-    delivered to the webhook, started again. The rules are those of production with their windows divided by 300.
+    delivered to the webhook, started again. The rules are those of production with their windows divided by 300 (none
+    shorter than 5 s).
 Pass: The alerts on the error budget and on the server are delivered as firing within 60 s of the outage's begin, none
     of them in the 5 s before it, and as resolved within 90 s of its end.
 Fix: Look at /alerts of Prometheus for the rule, at the minimum of traffic it asks for, and at Alertmanager's log.
@@ -31,8 +32,8 @@ REQUESTS_PER_SECOND = 30
 def check(deployment: Deployment) -> Finding:
     with _callers(deployment):
         early = deployment.delivered(ALERTS, "firing", time.time() - QUIET_SECONDS, 0)
+        down = time.time()
         with deployment.outage():
-            down = time.time()
             fired = deployment.delivered(ALERTS, "firing", down, FIRING_SECONDS)
             firing_seconds = round(time.time() - down, 1)
         up = time.time()

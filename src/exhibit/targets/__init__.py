@@ -206,9 +206,10 @@ class Deployment(ABC):
     def lacks(self, part: str) -> str | None:
         """Why `part` (``prometheus``, ``alerts`` or a companion's name) is not there, with the remedy; else None."""
         if part == "prometheus":
-            there, remedy = self.prometheus is not None, "Where none can be had, install its Debian package."
+            there, remedy = self.prometheus is not None, "Where none can be had, install the Debian package prometheus."
         elif part == "alerts":
-            there, remedy = self.deliveries() is not None, "Where none can be had, install its Debian package."
+            there = self.deliveries() is not None
+            remedy = "Where no Alertmanager can be had, install the Debian package prometheus-alertmanager."
         else:
             there, remedy = part in self.companions, f"It needs the folder monitoring/{part}."
         return None if there else f"No {part} beside this deployment. Deploy it again. {remedy}"

@@ -102,8 +102,9 @@ class LocalDeployment(Deployment):
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        processes.stop(self.server.running)
         try:
+            with interrupts.deferred():
+                processes.stop(self.server.running)
             yield
         finally:
             self.server = self.restart(self.server)

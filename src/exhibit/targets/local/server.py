@@ -98,11 +98,11 @@ def spawn(
     model: Model,
     environment: Environment,
     folder: Path,
-    ports: Mapping[str, int] | None = None,
+    again: Mapping[str, int] | None = None,
 ) -> Server:
-    """Starts the platform's server with `ports`, or free ones; it is not ready yet."""
+    """Starts the platform's server with free ports, or `again` with those it had; it is not ready yet."""
     names = ["main", *platform.file.local.ports]
-    ports = ports or dict(zip(names, processes.free_ports(len(names), HOST), strict=True))
+    ports = again or dict(zip(names, processes.free_ports(len(names), HOST), strict=True))
     scratch = folder / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -118,6 +118,7 @@ def spawn(
         cwd=platform.serve,
         folder=folder,
         grace_seconds=platform.file.local.stop_seconds,
+        append=bool(again),
     )
     return Server(running, ports, folder)
 
@@ -138,7 +139,7 @@ def start(
     Raises:
         ServerError: it died, or was not ready in time; the process is gone, the last log lines are the detail.
     """
-    for last_try in [True] if ports else [False] * (START_TRIES - 1) + [True]:
+    for last_try in [False] * (START_TRIES - 1) + [True]:
         server = None
         try:
             began = time.monotonic()

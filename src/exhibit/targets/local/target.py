@@ -102,14 +102,12 @@ class LocalTarget:
         record = json.loads(record_path.read_text())
         noted = self._own_processes(platform.slug)
         remedy = f"Run: make deploy-{platform.slug} TARGET=local"
+        if any(record.get(name) != value for name, value in self._identity(platform).items()):
+            found = "runs from an older folder, model or companion"
+            raise ServerError(platform.slug, found, "what is in this checkout", remedy)
         for name in ("server", "gateway", *record["companions"]):
             if name not in noted or noted[name].process() is None:
                 raise ServerError(platform.slug, f"its {name} is not running any more", "it to run", remedy)
-        if (
-            record["folder_sha256"] != digests.folder_sha256(platform.folder)
-            or record["model_sha256"] != self.model.sha256
-        ):
-            raise ServerError(platform.slug, "runs from an older folder or model", "the one in this checkout", remedy)
         server = Server(noted["server"], record["ports"], record_path.parent)
         gateway = Gateway(noted["gateway"], *(record[f"gateway_{name}port"] for name in ("", "admin_", "internal_")))
         started = Started(**record["started"])
@@ -250,8 +248,19 @@ class LocalTarget:
             "companions": deployment.companions,
             "scraped": scraped,
             "started": asdict(deployment.started),
-            "folder_sha256": digests.folder_sha256(deployment.platform.folder),
+            **self._identity(deployment.platform),
+        }
+
+    def _identity(self, platform: Platform) -> dict[str, object]:
+        """What a deployment is made from: one that was made from something else is not this checkout's."""
+        beside = companions.load(self.workspace).values()
+        return {
+            "folder_sha256": digests.folder_sha256(platform.folder),
             "model_sha256": self.model.sha256,
+            "gateway_sha256": digests.folder_sha256(self.workspace.root / "monitoring" / "gateway"),
+            "companions_sha256": {one.name: digests.folder_sha256(one.folder) for one in beside},
+            "licences": {one.name: one.licence for one in beside},
+            "hurried": self.hurried,
         }
 
     def _folder(self, slug: str) -> Path:
