@@ -193,10 +193,11 @@ def failing(port: int, state: State) -> Iterator[None]:
             await asyncio.sleep(10)
         return web.Response(status=500 if state is State.REFUSING else 202)
 
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", take)
+    runner = web.AppRunner(application, shutdown_timeout=0)
+
     async def serve() -> None:
-        application = web.Application()
-        application.router.add_route("*", "/{path:.*}", take)
-        runner = web.AppRunner(application, shutdown_timeout=0)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
 
@@ -206,6 +207,7 @@ def failing(port: int, state: State) -> Iterator[None]:
     try:
         yield
     finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 

@@ -79,12 +79,9 @@ def rises(
     Detectors count some time after a copy came. What came before `act` is waited for, so that none of it is counted as
     what `act` sent.
     """
-    assert deployment.prometheus is not None
-    waiting = deployment.labelled("detectors_copies_unsettled", NAME)
-    settled = f"{waiting} == 0 and timestamp({waiting}) > {time.time()}"
-    if not deployment.prometheus.first(settled, deployment.scrape_seconds):
-        raise ServerError(NAME, "copies left uncounted", "none, some seconds after the last", "Look into their log.")
-    return deployment.rises(deployment.labelled(f'{{__name__=~"{names}"}}', NAME), NAME, act, enough, by)
+    counters = deployment.labelled(f'{{__name__=~"{names}"}}', NAME)
+    idle = f"{deployment.labelled('detectors_copies_unsettled', NAME)} == 0"
+    return deployment.rises(counters, NAME, act, enough, by, idle)
 
 
 def judged(deployment: Deployment, scenario: str, count: int) -> list[Window]:

@@ -23,6 +23,8 @@ HOST = "127.0.0.1"
 READY_SECONDS = 30
 TIME_SCALE = 300
 """An alert's hour is 12 s here, and no window is shorter than 5 s: a demo is watched, production is slept beside."""
+SCRAPE_INTERVAL = "500ms"
+"""A check reads a counter before and after what it does, each time as of a scrape that began then."""
 DELIVERIES = "deliveries.jsonl"
 
 
@@ -167,6 +169,7 @@ class Monitoring:
             source / "prometheus.yaml.j2",
             targets_folder=folder / "targets",
             rules_folder=folder / "rules",
+            scrape_interval=SCRAPE_INTERVAL,
             alertmanager=alertmanager_address,
         )
         write_atomically(config, text)

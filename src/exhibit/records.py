@@ -26,7 +26,7 @@ MOST_POINTS = 90
 MOST_SERIES = 6
 """Lines of one panel; of more, those that reach highest are kept."""
 CALENDAR = ("january_march", "april_may", "june_july")
-FLIGHTS_A_PERIOD = 16000
+FLIGHTS_A_PERIOD = 10000
 """Flights of each period that are asked again: enough to tell a week's AUC to about .02."""
 LABELS_SECONDS = 60
 

@@ -25,7 +25,7 @@ from exhibit.targets import Deployment
 
 USES = ("prometheus", "explainers")
 ADD_ON = "explainers"
-FLIGHTS, AGAIN, OTHERS, SEED, REPEATS = 100, 10, 20, 6, 10
+FLIGHTS, AGAIN, OTHERS, SEED, REPEATS = 100, 10, 10, 6, 5
 # Answered by the server to whoever asks through the gateway, callers and companions alike.
 ASKED = 'envoy_cluster_upstream_rq_completed{envoy_cluster_name="stable"}'
 GAP, LEAST_RANK, LEAST_CORRELATION, LARGEST_MOVE = 1e-4, 0.8, 0.4, 0.05

@@ -180,12 +180,14 @@ class Deployment(ABC):
         act: Callable[[], object],
         enough: Callable[[Mapping[tuple[str, ...], float]], bool],
         by: Sequence[str] = (),
+        idle: str = "",
     ) -> dict[tuple[str, ...], float]:
         """By how much each series of `counters` (PromQL) has grown, by its values of the labels `by`.
 
-        See `rise`; it is read until what has grown is `enough`.
+        See `rise`; it is read until what has grown is `enough`. The first reading waits until `idle` (PromQL) holds:
+        for a source that counts some time after it was sent something.
         """
-        before = self._scraped(counters, source, by)
+        before = self._scraped(counters, source, by, idle)
         act()
         deadline = time.monotonic() + self.scrape_seconds
         while True:
@@ -194,11 +196,17 @@ class Deployment(ABC):
             if enough(grown) or time.monotonic() > deadline:
                 return grown
 
-    def _scraped(self, counters: str, source: Source, by: Sequence[str]) -> dict[tuple[str, ...], float]:
+    def _scraped(
+        self, counters: str, source: Source, by: Sequence[str], condition: str = ""
+    ) -> dict[tuple[str, ...], float]:
         """The counters as of a scrape that began after this call; without labels, 0 where there is no series (yet)."""
         assert self.prometheus is not None
-        if not self.prometheus.first(f"timestamp({self.labelled('up', source)}) > {time.time()}", self.scrape_seconds):
-            raise AnswerError(f"was not scraped ({source}) by Prometheus within {self.scrape_seconds:g} s")
+        up = self.labelled("up", source)
+        # Of a comparison timestamp() is that of the question: only a sample by itself tells when it was taken.
+        fresh = f"timestamp({up}) > {time.time()} and {up} == 1"
+        if not self.prometheus.first(f"{fresh} and on () ({condition})" if condition else fresh, self.scrape_seconds):
+            wanted = f" with {condition}" if condition else ""
+            raise AnswerError(f"was not scraped ({source}) by Prometheus within {self.scrape_seconds:g} s{wanted}")
         samples = self.prometheus.query(counters)
         found = {tuple(sample.labels.get(label, "") for label in by): sample.value for sample in samples}
         return found or ({} if by else {(): 0.0})
