@@ -83,7 +83,7 @@ class ExportsAreChecked(unittest.TestCase):
     def test_a_refused_export_exits_1_and_replaces_nothing(self) -> None:
         output = self.folder / "artifacts"
         output.mkdir()
-        for name in ("model.skops", "held_out.npz", "training.json"):
+        for name in ("model.skops", "held_out.npz", "reference.npz", "training.json"):
             (output / name).write_bytes((ARTIFACTS / name).read_bytes())
         before = files.folder_sha256(output)
         tampered = self.tampered_graph()

@@ -214,7 +214,7 @@ FAILING = {
         Failing("", r"effect \(correlation at least -", edits=EXPLAINED_IN_REVERSE),
         Failing("", r"permutation importance \(correlation (-|0\.[0-7])", edits=EXPLAINED_ALL_ALIKE),
         Failing("", r"effect \(correlation at least (-|0\.[0-3])", edits=EXPLAINED_WITH_NEIGHBOURS_SWAPPED),
-        Failing("", r"add up to the served predictions within [1-9]\.\de-0[12]", edits=EXPLAINED_ANOTHER_MODEL),
+        Failing("", r"add up to its predictions within [1-9]\.\de-0[12]", edits=EXPLAINED_ANOTHER_MODEL),
     ],
     "model_metrics/slo_alert_fires": [
         Failing(

@@ -9,6 +9,7 @@ Fix: Switch the platform's metrics on, or count in the handler itself; select in
 
 from __future__ import annotations
 
+from exhibit import detectors
 from exhibit.criteria import Finding, judge
 from exhibit.targets import Deployment
 
@@ -24,6 +25,7 @@ def check(deployment: Deployment) -> Finding:
         for at in range(REQUESTS):
             deployment.predict(rows[at : at + 1])
 
+    detectors.wait_until_idle(deployment)
     grown = deployment.rise(deployment.native_requests(), "native", send, REQUESTS)
     return judge(
         grown == REQUESTS,
