@@ -1,4 +1,4 @@
-"""Alertmanager: where its program comes from, its configuration and command line, and a client for its questions.
+"""Alertmanager: where its program comes from, its configuration and and command line.
 
 No process is started here. The server is always the real one: where none can be had, `AlertmanagerMissing` says so.
 """
@@ -6,9 +6,7 @@ No process is started here. The server is always the real one: where none can be
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import httpx
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from exhibit import debian
@@ -16,15 +14,10 @@ from exhibit.debian import Package, PackageMissing
 from exhibit.errors import ExhibitError
 from exhibit.prometheus import scaled
 
-ASK_SECONDS = 10
 _TEMPLATES = b"/usr/share/prometheus/alertmanager"
 
 
-class AlertmanagerError(ExhibitError):
-    """Alertmanager could not be asked."""
-
-
-class AlertmanagerMissing(AlertmanagerError):
+class AlertmanagerMissing(ExhibitError):
     """No Alertmanager can be had on this machine."""
 
 
@@ -82,40 +75,3 @@ def command(binaries: Path, *, config: Path, data: Path, host: str, port: int) -
         "--cluster.listen-address=",
         "--log.level=warn",
     ]
-
-
-class Alertmanager:
-    """Asks the Alertmanager at `url`."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        # As in `Prometheus`: no proxy and no certificates on loopback, and nothing that has to be closed.
-        self._http = httpx.Client(
-            base_url=url,
-            timeout=ASK_SECONDS,
-            trust_env=False,
-            verify=False,
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
-
-    def ready(self) -> bool:
-        """Whether the server takes alerts now."""
-        try:
-            return self._http.get("/-/ready").status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """The alerts that fire now, as its API (v2) tells them: labels, annotations, startsAt, status and so on.
-
-        Raises:
-            AlertmanagerError: the server cannot be reached or refuses.
-        """
-        try:
-            response = self._http.get("/api/v2/alerts")
-            response.raise_for_status()
-            return [dict(alert) for alert in response.json()]
-        except (httpx.HTTPError, ValueError) as error:
-            raise AlertmanagerError(
-                f"alertmanager at {self.url}", f"no answer ({error})", "a running server", "Look at its log."
-            ) from error

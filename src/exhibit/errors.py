@@ -6,7 +6,7 @@
     ├── InstallError        an environment could not be installed
     ├── ServerError         a server did not start, did not get ready, or died
     ├── PrometheusError     (exhibit.prometheus)
-    ├── AlertmanagerError   (exhibit.alertmanager)
+    ├── AlertmanagerMissing (exhibit.alertmanager)
     ├── PackageMissing      the programs of a Debian package cannot be had (exhibit.debian)
     └── BusyError           another run holds the workspace
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from exhibit import alertmanager, interrupts, processes, readiness, sink
 from exhibit import prometheus as prometheus_server
-from exhibit.alertmanager import Alertmanager, AlertmanagerMissing
+from exhibit.alertmanager import AlertmanagerMissing
 from exhibit.errors import ServerError
 from exhibit.prometheus import Prometheus, PrometheusMissing, remove_target, write_target
 from exhibit.sink import Delivery
@@ -151,7 +151,7 @@ class Monitoring:
         write_atomically(config, alertmanager.render(template, webhook_url=webhook, time_scale=TIME_SCALE))
         url = self._alertmanager.start(
             lambda port: alertmanager.command(binaries, config=config, data=folder / "data", host=HOST, port=port),
-            lambda url: Alertmanager(url).ready(),
+            lambda url: readiness.answers(f"{url}/-/ready"),
         )
         return url.removeprefix("http://")
 
