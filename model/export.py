@@ -3,7 +3,7 @@
 A format is one entry of formats.yaml and two functions here, found by name: `export_<format>(estimator, path)` writes
 it, `predict_<format>(path, rows)` answers from what was written with that format's own runtime. Each export must agree
 with the estimator on 10,000 held-out flights and on the golden rows; a wrong one is refused by name, and nothing is
-replaced.
+replaced. Versions of the model for trying rollouts (versions.py) follow, checked on the same rows.
 
 Reads what `train.py` left in `--output` and replaces that folder as a whole by one that also holds the exports and
 `manifest.json`, which is written last. CARD.md is rendered from the manifest.
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import card
 import numpy as np
+import versions
 import yaml
 from files import clean_up_when_ended, folder_sha256, replaced, write_estimator, write_text
 from train import HERE, pin_arithmetic
@@ -33,6 +34,7 @@ INPUT, OUTPUT = "flights", "late_probability"
 WIDTH = 12
 TOLERANCE = 1e-5
 CHECKED_ROWS = 10_000
+ASKED_SINGLY = 20  # of the rows a version must refuse
 OPSETS = {"": 17, "ai.onnx.ml": 3}  # read by every ONNX Runtime since 1.12
 TRUSTED_TYPES: list[str] = []  # the skops file holds nothing but numpy's and scikit-learn's types, which skops knows
 ESTIMATOR = "model.skops"
@@ -142,18 +144,28 @@ def predict_mlflow(path: Path, rows: np.ndarray) -> np.ndarray:
     return mlflow.pyfunc.load_model(str(path)).predict({INPUT: rows})[OUTPUT]
 
 
-def check_export(name: str, answers: Any, expected: np.ndarray, rule: float = TOLERANCE) -> float:
-    """The largest difference of an export's answers [n] from the estimator's; raises ExportRefused beyond `rule`."""
+def check_export(name: str, answers: Any, expected: np.ndarray, place: str = "") -> float:
+    """The largest difference of an export's answers [n] from the expected ones; raises ExportRefused beyond TOLERANCE.
+
+    `place` is where to correct it, unless that is the format's own function.
+    """
     answers = np.asarray(answers, dtype=np.float64)
-    remedy = f"Nothing was replaced: correct export_{name} in export.py, or its library's version in requirements.in."
+    place = place or f"export_{name} in export.py"
+    remedy = f"Nothing was replaced: correct {place}, or its library's version in requirements.in."
     if answers.shape != expected.shape:
         raise ExportRefused(f"{name}: answers of shape {answers.shape}, expected {expected.shape}. {remedy}")
     gap = np.abs(answers - expected)
     worst = int(np.argmax(np.where(np.isnan(gap), np.inf, gap)))
-    if not gap[worst] <= rule:
+    if not gap[worst] <= TOLERANCE:
         found = f"row {worst} gives {answers[worst]:.7f} and the estimator {expected[worst]:.7f}"
-        raise ExportRefused(f"{name}: {found}, expected a difference of at most {rule:g} on {len(gap)} rows. {remedy}")
+        rule = f"expected a difference of at most {TOLERANCE:g} on {len(gap)} rows"
+        raise ExportRefused(f"{name}: {found}, {rule}. {remedy}")
     return float(gap[worst])
+
+
+def sha256(path: Path) -> str:
+    """Of a file, or of all files of a folder."""
+    return folder_sha256(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def formats(path: Path = HERE / "formats.yaml") -> dict[str, Format]:
@@ -183,10 +195,47 @@ def export_all(estimator: Any, rows: np.ndarray, target: Path) -> dict[str, dict
         start = time.monotonic()
         export(estimator, path := target / relative)
         gap = check_export(name, predict(path, rows), expected)
-        sha256 = folder_sha256(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-        artifacts[name] = {"path": relative, "sha256": sha256, "max_difference": gap}
+        artifacts[name] = {"path": relative, "sha256": sha256(path), "max_difference": gap}
         print(f"{name}: agrees to {gap:.1e} on {len(rows)} rows ({time.monotonic() - start:.1f} s)", flush=True)
     return artifacts
+
+
+def refuses(path: Path, predict: Callable[[Path, np.ndarray], np.ndarray], row: np.ndarray) -> bool:
+    """Whether what was written at `path` cannot be loaded, or cannot answer the one `row` float32 [12]."""
+    try:
+        predict(path, row[None])
+    except Exception:  # each runtime raises its own
+        return True
+    return False
+
+
+def export_versions(estimator: Any, rows: np.ndarray, target: Path) -> dict[str, dict[str, Any]]:
+    """Write and check the versions of the exports in the folder `target`; returns the manifest's `versions`."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)  # it would report each refusal, and this asks for many
+    current = estimator.predict_proba(rows)[:, 1]
+    written = {}
+    for name, version in versions.VERSIONS.items():
+        start = time.monotonic()
+        refused, artifacts = version.refuses(rows), {}
+        expected = versions.moved(current[~refused], version.gives)
+        for format_name in versions.FORMATS:
+            relative, _, predict = formats()[format_name]
+            path = target / "versions" / name / relative
+            version.write(target / relative, path)
+            subject, place = f"{name} as {format_name}", "VERSIONS in versions.py"
+            if len(expected):
+                check_export(subject, predict(path, rows[~refused]), expected, place)
+            doomed = rows[refused]
+            for row in doomed[:: max(1, len(doomed) // ASKED_SINGLY)]:
+                if not refuses(path, predict, row):
+                    found = f"answers {row.tolist()}, expected it to fail there"
+                    raise ExportRefused(f"{subject}: {found}. Nothing was replaced: correct {place}.")
+            artifacts[format_name] = {"path": path.relative_to(target).as_posix(), "sha256": sha256(path)}
+        written[name] = {"says": version.says, "claimed_log_odds": version.claims, "artifacts": artifacts}
+        print(f"version {name}: {version.says} ({time.monotonic() - start:.1f} s)", flush=True)
+    return written
 
 
 def main() -> int:
@@ -213,6 +262,7 @@ def main() -> int:
                 shutil.copy(output / name, staging)
             rows = checked_rows(np.load(output / "held_out.npz"), golden_rows)
             manifest = {"model": MODEL_NAME, **training, "artifacts": export_all(estimator, rows, staging)}
+            manifest["versions"] = export_versions(estimator, rows, staging)
             write_text(staging / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     except ExportRefused as refusal:
         print(refusal, file=sys.stderr)

@@ -10,11 +10,13 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import export
@@ -23,6 +25,7 @@ import golden
 import numpy as np
 import scores
 import train
+import versions
 
 HERE = Path(__file__).resolve().parent
 ARTIFACTS = HERE / "artifacts"
@@ -113,6 +116,79 @@ class ExportsAreChecked(unittest.TestCase):
         done = run("export.py", "--output", str(self.folder))
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertIn("Run train.py first", done.stderr)
+
+
+@unittest.skipUnless((ARTIFACTS / "manifest.json").is_file(), "no artifacts: run train.py and export.py")
+class Versions(unittest.TestCase):
+    """Each version does what it is for and nothing else; export.py has compared their answers with the estimator's."""
+
+    def session(self, name: str, optimised: str = "") -> Any:
+        """An ONNX Runtime session for a version, as servers make it, but for what it would log."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.optimized_model_filepath = optimised
+        return onnxruntime.InferenceSession(ARTIFACTS / f"versions/{name}/model.onnx", options)
+
+    def test_one_flight_in_twenty_fails_in_each_period_and_no_other(self) -> None:
+        session, golden_rows = self.session("failing"), golden_answers()[0]
+        sets = {name: rows for name, rows in np.load(ARTIFACTS / "held_out.npz").items() if name.endswith("_rows")}
+        for name, rows in (sets | {"golden": golden_rows}).items():
+            doomed = versions.unlucky(rows)
+            self.assertTrue(0.03 <= doomed.mean() <= 0.08, f"{name}: {doomed.mean():.1%} fail")
+            session.run(None, {"flights": rows[~doomed]})
+            for row in rows[doomed]:
+                with self.assertRaisesRegex(Exception, "indices element out of data bounds"):
+                    session.run(None, {"flights": row[None]})
+        self.assertFalse(versions.unlucky(np.vstack([golden_rows[:4], np.zeros((1, 12), np.float32)])).any())
+
+    def test_nothing_of_the_extra_work_is_folded_away(self) -> None:
+        """What ONNX Runtime makes of the graph still turns as often, and its answers are those of the current one."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as folder:
+            slow, rows = self.session("slow", path := f"{folder}/optimised.onnx"), golden_answers()[0]
+            graph = onnx.load(path).graph
+        [loop] = [node for node in graph.node if node.op_type == "Loop"]
+        [body] = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
+        [turns] = [value for value in graph.initializer if value.name == loop.input[0]]
+        self.assertEqual(onnx.numpy_helper.to_array(turns), 35_000)
+        self.assertIn("Cos", [node.op_type for node in body.node])
+        answers = slow.run(None, {"flights": rows})[0]
+        self.assertTrue((answers == export.predict_onnx(ARTIFACTS / "model.onnx", rows)).all())
+
+    def test_the_narrow_one_answers_for_eleven_features(self) -> None:
+        session, rows = self.session("wrong_signature"), golden_answers()[0]
+        without = np.hstack([rows[:, :11], np.zeros((len(rows), 1), np.float32)])
+        answers = session.run(None, {"flights": rows[:, :11]})[0]
+        self.assertTrue((answers == export.predict_onnx(ARTIFACTS / "model.onnx", without)).all())
+
+    def test_a_version_that_is_not_what_it_is_for_is_refused_by_name(self) -> None:
+        import skops.io
+
+        estimator, rows = skops.io.load(ARTIFACTS / "model.skops", trusted=[]), golden_answers()[0]
+        shifted, corrupt = (versions.VERSIONS[name] for name in ("shifted", "corrupt"))
+        for wrong, message in [
+            (
+                {"shifted": shifted._replace(gives=0.9)},
+                r"shifted as onnx: row \d+ gives .* correct VERSIONS in versions",
+            ),
+            (
+                {"corrupt": corrupt._replace(edit=lambda graph: graph)},
+                "corrupt as onnx: answers .*, expected it to fail",
+            ),
+        ]:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                mock.patch.object(versions, "VERSIONS", wrong),
+                contextlib.redirect_stdout(io.StringIO()),
+                self.assertRaisesRegex(export.ExportRefused, message),
+            ):
+                target = Path(folder)
+                shutil.copy(ARTIFACTS / "model.onnx", target)
+                export.export_versions(estimator, rows, target)
 
 
 class Scores(unittest.TestCase):

@@ -10,14 +10,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from exhibit import criteria, demo, environments, interrupts, locks, runs
+from exhibit import bundle, companions, criteria, demo, interrupts, locks, runs
+from exhibit import cluster as clusters
 from exhibit import model as models
 from exhibit.console import err, out, step
 from exhibit.contract import Platform, WebApp, load_platforms
 from exhibit.errors import ExhibitError, ExitCode, ServerError
+from exhibit.model import Model
 from exhibit.monitoring import Monitoring
 from exhibit.render import report as reports
 from exhibit.render import sync as generated
+from exhibit.targets import Target
+from exhibit.targets.kind import KindTarget
 from exhibit.targets.local import LocalTarget
 from exhibit.workspace import Workspace
 
@@ -29,7 +33,11 @@ app = typer.Typer(
     help="One trained model through ten deployment options; each claim of the comparison is a check that ran.",
 )
 Slug = Annotated[str, typer.Argument(help="a folder of deployments/", metavar="PLATFORM")]
-TargetName = Annotated[str, typer.Option("--target", help="where it runs: local")]
+TargetName = Annotated[str, typer.Option("--target", help="where it runs: local or kind; kind, if empty")]
+DemoTarget = Annotated[str, typer.Option("--target", help="where it runs: local or kind; local, if empty")]
+ClusterName = Annotated[
+    str, typer.Option("--name", envvar=clusters.VARIABLE, help="the kind cluster; that of kind-config.yaml, if empty")
+]
 
 
 def workspace() -> Workspace:
@@ -51,12 +59,17 @@ def _platform(place: Workspace, slug: str) -> Platform:
     return platforms[slug]
 
 
-def _target(place: Workspace, name: str) -> LocalTarget:
-    if name != LocalTarget.name:
-        raise ExhibitError(
-            f"target {name!r}", "not built yet", "TARGET=local", "Run the command again with TARGET=local."
-        )
-    return LocalTarget(place, models.load(place), Monitoring(place))
+def _targets(place: Workspace, model: Model | None) -> dict[str, Target]:
+    """All targets by name; stopping and showing what runs needs no model."""
+    return {one.name: one for one in (LocalTarget(place, model, Monitoring(place)), KindTarget(place, model))}
+
+
+def _target(place: Workspace, name: str, model: Model | None = None) -> Target:
+    targets = _targets(place, model)
+    name = name or KindTarget.name
+    if name not in targets:
+        raise ExhibitError(f"target {name!r}", "no such target", f"one of {', '.join(targets)}", "Correct TARGET.")
+    return targets[name]
 
 
 @app.command("demo")
@@ -64,29 +77,25 @@ def run_demo(
     platforms: Annotated[
         list[str] | None, typer.Argument(metavar="[PLATFORM]...", help="all of them, if none is named")
     ] = None,
+    target: DemoTarget = "",
 ) -> None:
     """Train the model, start each server, send traffic, answer the criteria, write the report."""
     place = workspace()
     chosen = [_platform(place, slug) for slug in platforms] if platforms else list(load_platforms(place).values())
     with place.lock():
-        raise typer.Exit(demo.run(place, chosen))
+        demo.ensure_model(place)
+        _announce_licences(place)
+        raise typer.Exit(demo.run(place, _target(place, target or LocalTarget.name, models.load(place)), chosen))
 
 
 @app.command()
-def prepare() -> None:
-    """Build the model, every environment and Prometheus, so that later commands need no network and no wait."""
+def prepare(target: DemoTarget = "") -> None:
+    """Build the model, every environment (or image) and Prometheus: later commands need no network and no wait."""
     place = workspace()
-    platforms = load_platforms(place)
     with place.lock():
         demo.ensure_model(place)
-        demo.ensure_companions(place)
-        for slug, platform in platforms.items():
-            with step(f"{platform.title}: environment"):
-                environments.ensure(place, slug, platform.lock)
-        monitoring = Monitoring(place)
-        with step("Prometheus: programs"):
-            monitoring.binaries()
-        _warn_if_missing(monitoring)
+        _announce_licences(place)
+        _target(place, target or LocalTarget.name, models.load(place)).prepare(list(load_platforms(place).values()))
 
 
 @app.command()
@@ -98,41 +107,40 @@ def model(retrain: Annotated[bool, typer.Option(help="train even if the model is
 
 
 @app.command()
-def deploy(slug: Slug, target: TargetName = "kind") -> None:
+def deploy(slug: Slug, target: TargetName = "") -> None:
     """Start one platform behind its gateway; it is ready when a real prediction is right."""
     place = workspace()
     platform = _platform(place, slug)
     with place.lock():
-        destination, deployment = _target(place, target), None
-        demo.ensure_companions(place)
-        with step(f"{platform.title}: environment"):
-            environments.ensure(place, slug, platform.lock)
-        try:
-            destination.monitoring.start()
-            _warn_if_missing(destination.monitoring)
-            with suppress(ServerError):
-                deployment = destination.attach(platform)
-            if deployment:
-                out.print(f"{platform.title} runs already, from this very folder and model")
-            else:
+        demo.ensure_model(place)
+        destination, deployment = _target(place, target, models.load(place)), None
+        with suppress(ServerError):
+            deployment = destination.attach(platform)
+        if deployment:
+            out.print(f"{platform.title} runs already, from this very folder and model")
+        else:
+            _announce_licences(place)
+            destination.prepare([platform])
+            try:
+                destination.watch()
                 with step(f"{platform.title}: first right prediction"):
                     deployment = destination.deploy(platform)
-        finally:
-            destination.release_monitoring()
+            finally:
+                destination.release_monitoring()
     out.print(f"  gateway   {deployment.gateway_url}{platform.file.predict.path}")
     out.print(f"  platform  {deployment.url}{platform.file.predict.path}")
     page = platform.file.capabilities.web_app
     if isinstance(page, WebApp):
         out.print(f"  page      {deployment.url}{page.path}")
-    if destination.monitoring.url:
-        out.print(f"  metrics   {destination.monitoring.url}/api/v1/query?query=platform:requests:rate1m")
-    out.print(f"  next      make check-{slug} TARGET={target}   make down-{slug} TARGET={target}")
+    if destination.prometheus_url:
+        out.print(f"  metrics   {destination.prometheus_url}/api/v1/query?query=platform:requests:rate1m")
+    out.print(f"  next      make check-{slug} TARGET={destination.name}   make down-{slug} TARGET={destination.name}")
 
 
 @app.command()
 def check(
     slug: Slug,
-    target: TargetName = "kind",
+    target: TargetName = "",
     criterion: Annotated[str, typer.Option(help="group/name; all, if empty")] = "",
 ) -> None:
     """Answer the criteria for a deployed platform and write the evidence."""
@@ -144,15 +152,15 @@ def check(
             f"criterion {criterion!r}", "no such criterion", f"one of {', '.join(asked)}", "Name one of them."
         )
     with place.lock():
-        deployment = _target(place, target).attach(platform)
+        destination = _target(place, target, models.load(place))
+        deployment = destination.attach(platform)
         if deployment is None:
-            raise ExhibitError(slug, "not deployed", "it to run", f"Run: make deploy-{slug} TARGET={target}")
+            raise ExhibitError(slug, "not deployed", "it to run", f"Run: make deploy-{slug} TARGET={destination.name}")
         with deployment:
-            log = place.relative(deployment.log)
             if criterion:
-                found = runs.single(place, deployment, asked[criterion], log)
+                found = runs.single(place, deployment, asked[criterion])
             else:
-                found = runs.everything(place, deployment, asked, log)
+                found = runs.everything(place, deployment, asked)
         generated.write(place)
     raise typer.Exit(runs.exit_code(found))
 
@@ -160,37 +168,34 @@ def check(
 @app.command()
 def down(
     slug: Annotated[str, typer.Argument(help="a platform; all of them, if none is named", metavar="[PLATFORM]")] = "",
-    target: TargetName = "local",
+    target: Annotated[str, typer.Option("--target", help="where it runs; everywhere, if none is named")] = "",
 ) -> None:
-    """Stop one platform, or everything this checkout started."""
+    """Stop one platform, or everything this checkout started (the cluster stays: make cluster-down)."""
     place = workspace()
-    if target != LocalTarget.name:
-        _target(place, target)
     with place.lock(), interrupts.deferred():
-        local = LocalTarget(place, None, Monitoring(place))
-        for name in [slug] if slug else local.noted_slugs():
-            stops = local.down(name)
-            out.print(f"{name}: {'stopped' if stops else 'was not running'}")
-            for stop in stops:
-                if stop.killed:
-                    out.print(f"  [yellow]ended by SIGKILL after {stop.seconds} s: SIGTERM was not enough[/yellow]")
-        local.release_monitoring()
+        targets = _targets(place, None)
+        for destination in [_target(place, target)] if target else targets.values():
+            for name in [slug] if slug else destination.noted_slugs():
+                ended = destination.down(name)
+                if ended or (slug and target):
+                    out.print(f"{name} on {destination.name}: {', '.join(ended) or 'was not running'}")
+            destination.release_monitoring()
 
 
 @app.command()
 def status() -> None:
-    """Show what runs: platform, state, addresses, memory."""
+    """Show what runs: platform, target, state, addresses, memory."""
     place = workspace()
-    lines = LocalTarget(place, None, Monitoring(place)).status()
+    lines = [line for target in _targets(place, None).values() for line in target.status()]
     if not lines:
         out.print("Nothing runs. Start a platform with: make deploy-<platform> TARGET=local")
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("platform", "state", "gateway", "platform itself", "pid", "MiB"):
+    for title in ("platform", "target", "state", "gateway", "platform itself", "MiB"):
         table.add_column(title, no_wrap=True)
     for line in lines:
         mebibytes = str(line.resident_bytes // 2**20)
-        table.add_row(line.platform, line.state, line.gateway_url, line.url, str(line.pid or ""), mebibytes)
+        table.add_row(line.platform, line.target, line.state, line.gateway_url, line.url, mebibytes)
     out.print(table)
 
 
@@ -227,9 +232,53 @@ def lock() -> None:
             locks.compile(source, source.with_suffix(".txt"))
 
 
-def _warn_if_missing(monitoring: Monitoring) -> None:
-    if monitoring.missing:
-        out.print(f"[yellow]{monitoring.missing}[/yellow]")
+@app.command("bundle")
+def make_bundle(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OPERATOR]...", help="all of them and the monitoring's images, if none is named"),
+    ] = None,
+) -> None:
+    """Pull what clusters need besides this checkout, for machines that cannot (.work/bundle, or EXHIBIT_BUNDLE)."""
+    place = workspace()
+    with place.lock(), step("bundle") as say:
+        bundle.make(place, parts or [], say)
+    out.print(f"  bundle    {bundle.folder(place)}")
+
+
+@app.command("cluster")
+def make_cluster(name: ClusterName = "") -> None:
+    """Make the kind cluster; one that is there is kept, one that is stopped started, a broken one made anew."""
+    place = workspace()
+    with place.lock():
+        with step("cluster") as say:
+            cluster = clusters.ensure(place, name, say)
+        target = KindTarget(place, None, name)
+        target.watch()
+    out.print(f"  metrics   {target.prometheus_url}/api/v1/query?query=up")
+    out.print(f"  kubectl   kubectl --context {cluster.context} --namespace {clusters.NAMESPACE} get pods")
+    out.print("  next      make deploy-<platform>   make cluster-down", markup=False)
+
+
+@app.command("cluster-down")
+def remove_cluster(
+    name: ClusterName = "",
+    images: Annotated[bool, typer.Option("--images", help="the images that were built here, too")] = False,
+) -> None:
+    """Remove the kind cluster and all that was made for it; built images stay, for the next one."""
+    place = workspace()
+    with place.lock(), interrupts.deferred():
+        with step("cluster-down"):
+            removed = clusters.remove(place, name)
+            count = clusters.remove_images() if images else 0
+        out.print("removed" if removed else "there was none")
+        if images:
+            out.print(f"{count} images removed")
+
+
+def _announce_licences(place: Workspace) -> None:
+    for notice in companions.notices(place):
+        out.print(f"[yellow]{notice}[/yellow]")
 
 
 def main() -> None:

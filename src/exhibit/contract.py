@@ -84,6 +84,12 @@ class NativeExplanation(Present):
     path: UrlPath
 
 
+class OwnOperator(Present):
+    """An operator of the platform's own, which makes deployments of the platform's resources."""
+
+    name: Text = Field(description="an operator of versions.yaml")
+
+
 def _presence(value: Any) -> str:
     none = "none" in value if isinstance(value, Mapping) else isinstance(value, Absent)
     return "absent" if none else "present"
@@ -102,6 +108,7 @@ class Capabilities(Document):
     offline_batch: _or_absent(OfflineBatch)  # type: ignore[valid-type]
     request_batching: _or_absent(RequestBatching)  # type: ignore[valid-type]
     native_explanation: _or_absent(NativeExplanation)  # type: ignore[valid-type]
+    operator: _or_absent(OwnOperator)  # type: ignore[valid-type]
 
     def absent(self) -> dict[str, Absent]:
         """The capabilities declared absent, by name."""
@@ -127,6 +134,13 @@ class Local(Document):
     stop_seconds: int = Field(gt=0, le=120, description="grace after SIGTERM, before SIGKILL")
 
 
+class Kind(Document):
+    """How the platform's server runs in a kind cluster; what its chart needs to know stands in values.yaml."""
+
+    chart: Text = Field(description="a folder of charts/")
+    operators: list[Text] = Field(default_factory=list, description="operators of versions.yaml that the chart needs")
+
+
 class Predict(Document):
     """The request that asks for predictions; its body is written and read by client.py."""
 
@@ -146,6 +160,7 @@ class PlatformFile(Document):
     )
     artifact: Text = Field(description="a format of model/formats.yaml")
     local: Local
+    kind: Kind | None = Field(default=None, description="None: it is not deployed to a cluster")
     predict: Predict
     capabilities: Capabilities
 
@@ -233,6 +248,11 @@ class Platform:
     def lock(self) -> Path:
         return self.folder / "requirements.txt"
 
+    @property
+    def values(self) -> Path:
+        """What differs from its chart's defaults."""
+        return self.folder / "values.yaml"
+
 
 def load_formats(workspace: Workspace) -> dict[str, Format]:
     """The formats the model is exported to, by name (model/formats.yaml).
@@ -301,6 +321,12 @@ def _load_platform(
                 "Use one of them, or add the format to model/formats.yaml.",
             )
         )
+    if file and file.kind:
+        for needed in (folder / "Dockerfile", folder / "values.yaml", workspace.charts / file.kind.chart):
+            if not needed.exists():
+                subject, missing = f"{name}/platform.yaml: kind", f"no {workspace.relative(needed)}"
+                remedy = "Write it, or leave `kind` out."
+                breaches.append(ExhibitError(subject, missing, "what it is deployed by", remedy))
     if breaches or file is None or facts is None:
         return None, breaches
     return Platform(folder.name, folder, file, facts), []

@@ -3,8 +3,9 @@
 Its docstring is its documentation: the question in the first line, then ``Why:``, ``How:``, ``Pass:``, ``Fix:``. It has
 ``check(deployment) -> Finding`` and may define ``NEEDS`` (capabilities; a platform that declares one absent is
 *unsupported* and the check is not run), ``USES`` (what must run beside the deployment: ``prometheus``, ``alerts`` or a
-companion's name; where it does not, the check is *not run*) and ``ADD_ON`` (the part of this repository whose work is
-shown, where it is not the platform's own).
+companion's name; where it does not, the check is *not run*), ``REQUIRES`` (what the target must offer: ``image`` or
+``rollouts``; on one that does not, the question makes no sense and is not asked) and ``ADD_ON`` (the part of this
+repository whose work is shown, where it is not the platform's own).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import httpx
 
 from exhibit.contract import Capabilities
 from exhibit.errors import ExhibitError
-from exhibit.targets import AnswerError, Deployment
+from exhibit.targets import OFFERS, AnswerError, Deployment
 from exhibit.workspace import Workspace
 
 SECTIONS = ("Why", "How", "Pass", "Fix")
@@ -67,12 +68,17 @@ class Criterion:
     sections: Mapping[str, str]
     needs: tuple[str, ...]
     uses: tuple[str, ...]
+    requires: tuple[str, ...]
     add_on: str | None
     check: Callable[[Deployment], Finding]
 
     @property
     def id(self) -> str:
         return f"{self.group}/{self.name}"
+
+    def fits(self, target: type[Deployment]) -> bool:
+        """Whether it can be asked of deployments of that target."""
+        return target.OFFERS.issuperset(self.requires)
 
 
 def answer(criterion: Criterion, deployment: Deployment) -> Finding:
@@ -146,8 +152,11 @@ def _load(workspace: Workspace, path: Path) -> Criterion:
     if not callable(getattr(module, "check", None)):
         raise ExhibitError(name, "no function check", "check(deployment) -> Finding", "Write it.")
     uses = tuple(getattr(module, "USES", ()))
+    requires = tuple(getattr(module, "REQUIRES", ()))
+    if unknown := [one for one in requires if one not in OFFERS]:
+        raise ExhibitError(name, f"REQUIRES {unknown[0]!r}", f"one of {', '.join(sorted(OFFERS))}", "Correct it.")
     add_on = getattr(module, "ADD_ON", None)
-    return Criterion(path.parent.name, path.stem, question, sections, needs, uses, add_on, module.check)
+    return Criterion(path.parent.name, path.stem, question, sections, needs, uses, requires, add_on, module.check)
 
 
 def _documentation(docstring: str) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from exhibit import companions, criteria, environments, runs
+from exhibit import criteria, environments, runs
 from exhibit import model as models
 from exhibit.console import err, out, step
 from exhibit.contract import Platform
@@ -14,35 +14,29 @@ from exhibit.criteria import Outcome
 from exhibit.errors import ExhibitError, ExitCode
 from exhibit.evidence import Evidence
 from exhibit.model import Model
-from exhibit.monitoring import Monitoring
 from exhibit.render import report as reports
 from exhibit.render import sync
-from exhibit.targets.local import LocalTarget
+from exhibit.targets import Target
 from exhibit.workspace import Workspace
 
 
-def run(workspace: Workspace, platforms: Sequence[Platform]) -> ExitCode:
-    """Runs `platforms` one after another on this machine; whatever happens, nothing is left running.
+def run(workspace: Workspace, target: Target, platforms: Sequence[Platform]) -> ExitCode:
+    """Runs `platforms` one after another on `target`; whatever happens, nothing is left running.
 
     A platform that cannot be run is reported and the others go on.
 
     Raises:
-        ExhibitError: no model or no criteria, or a file breaks the contract: nothing can be run.
+        ExhibitError: no criteria, or a file breaks the contract: nothing can be run.
     """
     began = time.monotonic()
     asked = criteria.discover(workspace)
-    model = ensure_model(workspace)
-    ensure_companions(workspace)
-    monitoring = Monitoring(workspace)
-    target = LocalTarget(workspace, model, monitoring)
     found: list[Evidence] = []
     failures: list[ExhibitError] = []
     try:
         target.down_all()
-        with step("Prometheus"):
-            monitoring.start()
-        if monitoring.missing:
-            out.print(f"  [yellow]{monitoring.missing}[/yellow]")
+        target.prepare([])
+        with step("monitoring"):
+            target.watch()
         for platform in platforms:
             out.rule(f"[bold]{platform.title}[/bold]", align="left", characters="─")
             try:
@@ -75,30 +69,15 @@ def ensure_model(workspace: Workspace, *, retrain: bool = False) -> Model:
         return models.train(workspace, say)
 
 
-def ensure_companions(workspace: Workspace) -> None:
-    """Builds what the companions run in, and says once what their licences ask."""
-    for notice in companions.notices(workspace):
-        out.print(f"[yellow]{notice}[/yellow]")
-    for name, companion in companions.load(workspace).items():
-        if environments.find(workspace, name, companion.lock) is None:
-            with step(f"{companion.file.title}: environment"):
-                environments.ensure(workspace, name, companion.lock)
-
-
 def _run_one(
-    workspace: Workspace,
-    target: LocalTarget,
-    platform: Platform,
-    asked: dict[str, criteria.Criterion],
+    workspace: Workspace, target: Target, platform: Platform, asked: dict[str, criteria.Criterion]
 ) -> list[Evidence]:
-    if environments.find(workspace, platform.slug, platform.lock) is None:
-        with step("  environment"):
-            environments.ensure(workspace, platform.slug, platform.lock)
+    target.prepare([platform])
     try:
         with step("  first right prediction"):
             deployment = target.deploy(platform)
         with deployment:
-            return runs.everything(workspace, deployment, asked, workspace.relative(deployment.log))
+            return runs.everything(workspace, deployment, asked)
     finally:
         target.down(platform.slug)
 

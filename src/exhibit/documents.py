@@ -41,6 +41,11 @@ def load(path: Path, model: type[Model], name: str) -> tuple[Model | None, list[
         return None, [breach for _, breach in sorted(found, key=lambda pair: pair[0])]
 
 
+def plain(path: Path) -> dict[str, Any]:
+    """What a YAML file of ours holds, unchecked: one whose schema somebody else checks (Helm, say)."""
+    return dict(_plain(YAML(typ="rt").load(path.read_text(encoding="utf-8"))) or {})
+
+
 def _plain(node: Any) -> Any:
     """ruamel's round-trip types (which carry line numbers) as plain ones, which strict validation asks for."""
     if isinstance(node, dict):

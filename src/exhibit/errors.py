@@ -5,8 +5,11 @@
     ├── ModelError          the model, its golden answers or an export is not what the manifest says
     ├── InstallError        an environment could not be installed
     ├── ServerError         a server did not start, did not get ready, or died
+    ├── ClusterError        the kind cluster, or a program it needs, is missing, broken or refused something
     ├── PrometheusError     (exhibit.prometheus)
     ├── AlertmanagerMissing (exhibit.alertmanager)
+    ├── BundleError         a bundle of operators lacks something, or cannot be made here (exhibit.bundle)
+    ├── OperatorError       an operator of a cluster could not be installed, or is not to be had (exhibit.operators)
     ├── PackageMissing      the programs of a Debian package cannot be had (exhibit.debian)
     └── BusyError           another run holds the workspace
 
@@ -70,6 +73,10 @@ class InstallError(ExhibitError):
 
 class ServerError(ExhibitError):
     """A server did not start, never answered rightly in time, or died."""
+
+
+class ClusterError(ExhibitError):
+    """The kind cluster, or a program it is driven by, is missing, broken or refused something."""
 
 
 class BusyError(ExhibitError):

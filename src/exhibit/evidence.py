@@ -57,7 +57,7 @@ def reproduce(slug: str, target: str, criterion: str) -> str:
     return f"make deploy-{slug} check-{slug} TARGET={target} CRITERION={criterion}"
 
 
-def of(finding: Finding, criterion: Criterion, deployment: Deployment, log: str) -> Evidence:
+def of(finding: Finding, criterion: Criterion, deployment: Deployment) -> Evidence:
     """The evidence that `finding` is, of `deployment` as it is now."""
     slug = deployment.platform.slug
     return Evidence(
@@ -75,7 +75,7 @@ def of(finding: Finding, criterion: Criterion, deployment: Deployment, log: str)
             "model_sha256": deployment.model.sha256,
             "folder_sha256": digests.folder_sha256(deployment.platform.folder),
         },
-        log=log,
+        log=deployment.log,
     )
 
 

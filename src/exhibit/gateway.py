@@ -23,6 +23,12 @@ whose caller left before that has no status and is counted nowhere here.
 """
 
 
+ADMIN_PORT = 9901
+"""In a pod: where the canary's share is set, by a port-forward (on loopback, as everywhere)."""
+Number = int | str
+"""A number, or what stands for one until the text is rendered again: charts/gateway fills in its values."""
+
+
 class GatewayMissing(ExhibitError):
     """There is no Envoy binary in this environment."""
 
@@ -32,7 +38,7 @@ class Upstream:
     """A server behind the gateway."""
 
     host: str
-    port: int
+    port: Number
 
 
 @dataclass(frozen=True)
@@ -44,32 +50,53 @@ class Mirror(Upstream):
 
 @dataclass(frozen=True)
 class Canary(Upstream):
-    """A second server that answers `percent` (0 to 100) of the requests."""
+    """A second server that answers `percent` (0 to 100) of the requests, unless `share` has set another."""
 
-    percent: int
+    percent: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.percent <= 100:
-            raise ValueError(f"canary.percent is {self.percent}, expected a whole number from 0 to 100")
+        _require_percent(self.percent)
+
+
+def share(percent: int) -> str:
+    """The path to POST to the admin of a gateway with a canary, so that the canary gets `percent` of the requests.
+
+    From then on, and until the gateway is started anew. Both weights go in one request: no other sum is ever seen.
+    """
+    _require_percent(percent)
+    return f"/runtime_modify?gateway.share.stable={100 - percent}&gateway.share.canary={percent}"
+
+
+def _require_percent(percent: int) -> None:
+    if not 0 <= percent <= 100:
+        raise ValueError(f"canary.percent is {percent}, expected a whole number from 0 to 100")
 
 
 def render(
     template_path: Path,
     *,
     host: str,
-    port: int,
-    admin_port: int,
+    port: Number,
+    admin_port: Number,
     upstream_host: str,
-    upstream_port: int,
-    answer_seconds: int = 30,
-    internal_port: int | None = None,
+    upstream_port: Number,
+    answer_seconds: Number = 30,
+    idle_seconds: Number | None = None,
+    internal_port: Number | None = None,
     canary: Canary | None = None,
     mirror: Mirror | None = None,
+    stats_port: Number | None = None,
+    dns_seconds: int | None = None,
 ) -> str:
     """Envoy's configuration as YAML text: callers at `host`:`port`, metrics at 127.0.0.1:`admin_port`.
 
     A server that has not answered after `answer_seconds` is given up (504). Detectors and explainers ask at
     `host`:`internal_port`, whose requests are neither copied to `mirror` nor counted as callers' traffic.
+
+    Args:
+        idle_seconds: how long a stream may stand still; more than `answer_seconds`, by 5 unless told.
+        stats_port: where /stats/prometheus and /ready are to be had at `host` as well, and nothing else of the admin.
+        dns_seconds: how often the names of servers that come and go are looked up; None: hosts are addresses.
 
     Raises:
         jinja2.TemplateError: the template is broken or asks for something it is not given.
@@ -84,9 +111,12 @@ def render(
         upstream_host=upstream_host,
         upstream_port=upstream_port,
         answer_seconds=answer_seconds,
+        idle_seconds=idle_seconds,
         internal_port=internal_port,
         canary=canary,
         mirror=mirror,
+        stats_port=stats_port,
+        dns_seconds=dns_seconds,
     )
 
 

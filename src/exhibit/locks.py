@@ -26,7 +26,13 @@ _OPTIONS = (
 
 def sources(workspace: Workspace) -> list[Path]:
     """Every requirements.in of the checkout: the engine's, the model's, each platform's, each companion's."""
-    folders = (workspace.root, workspace.model, *workspace.deployments.iterdir(), *workspace.root.glob("monitoring/*"))
+    folders = (
+        workspace.root,
+        workspace.model,
+        *workspace.deployments.glob("*"),
+        *workspace.deployments.glob("*/explainer"),
+        *workspace.root.glob("monitoring/*"),
+    )
     return sorted(source for folder in folders for source in folder.glob("requirements*.in"))
 
 

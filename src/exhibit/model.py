@@ -7,8 +7,9 @@ library.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,9 @@ Rows = npt.NDArray[np.float32]
 """[n, 12]"""
 Probabilities = npt.NDArray[np.float64]
 """[n], P(arrives more than 15 minutes late)"""
+
+CURRENT = "current"
+"""The name of the version that is the exported model itself."""
 
 
 def difference(answers: Probabilities, expected: Probabilities) -> float:
@@ -68,6 +72,37 @@ class Flights:
 
 
 @dataclass(frozen=True)
+class Version:
+    """The model, or one made of it for trying what happens when another is rolled out (model/versions.py)."""
+
+    name: str
+    log_odds: float
+    """What it claims to add to the log odds of the current answers."""
+    paths: Mapping[str, Path]
+    """File or folder by format."""
+
+    def files(self, format_name: str) -> dict[str, bytes]:
+        """What a server is given of a format, by file name: one file, or those of a folder without folders in it.
+
+        Raises:
+            ModelError: the version was not made in that format.
+        """
+        if format_name not in self.paths:
+            raise ModelError(
+                f"model version {self.name!r}",
+                f"not made as {format_name!r}",
+                f"one of {', '.join(self.paths)}",
+                "Add the format to FORMATS in model/versions.py, then run: make retrain",
+            )
+        path = self.paths[format_name]
+        return {file.name: file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])}
+
+    def expected(self, current: Probabilities) -> Probabilities:
+        """What a right server of this version answers for flights whose `current` answers are given."""
+        return current / (current + (1 - current) / math.exp(self.log_odds))
+
+
+@dataclass(frozen=True)
 class Model:
     """A trained and exported model whose files were checked against its manifest."""
 
@@ -90,6 +125,24 @@ class Model:
                 "model/artifacts/manifest.json", f"no export {format_name!r}", f"one of {exported}", "Run: make retrain"
             )
         return (self.folder / "artifacts" / str(self.manifest["artifacts"][format_name]["path"])).resolve()
+
+    def version(self, name: str) -> Version:
+        """A version by its name; ``current`` is the exported model itself.
+
+        Raises:
+            ModelError: there is no such version.
+        """
+        versions = self.manifest.get("versions", {})
+        if name != CURRENT and name not in versions:
+            raise ModelError(
+                "model/artifacts/manifest.json",
+                f"no version {name!r}",
+                f"one of {', '.join((CURRENT, *versions))}",
+                "Run: make retrain",
+            )
+        entry = self.manifest if name == CURRENT else versions[name]
+        paths = {form: self.folder / "artifacts" / made["path"] for form, made in entry["artifacts"].items()}
+        return Version(name, entry.get("claimed_log_odds", 0.0), paths)
 
     @cached_property
     def features(self) -> list[str]:
@@ -149,13 +202,12 @@ def load(workspace: Workspace) -> Model:
     if not manifest_path.exists():
         raise ModelError(workspace.relative(manifest_path), "no model yet", "a trained one", "Run: make model")
     model = Model(folder, _read_json(manifest_path, "the manifest of a trained model"))
-    for name, entry in model.manifest["artifacts"].items():
-        path = model.artifact(name)
-        subject = workspace.relative(folder / "artifacts" / entry["path"])
+    for name, entry in _made(model.manifest):
+        path = folder / "artifacts" / entry["path"]
         found = digests.path_sha256(path) if path.exists() else "no such file"
         if found != entry["sha256"]:
             raise ModelError(
-                subject,
+                workspace.relative(path),
                 f"sha256 {found[:12]}" if path.exists() else found,
                 f"sha256 {entry['sha256'][:12]} (the {name} export in manifest.json)",
                 "The export was changed after it was checked; train and export again with: make retrain",
@@ -164,12 +216,21 @@ def load(workspace: Workspace) -> Model:
 
 
 def is_current(workspace: Workspace) -> bool:
-    """Whether the exported model was made by the training code, formats and lock of this checkout."""
+    """Whether all exports and versions are there, made by the training code, formats and lock of this checkout."""
     path = workspace.model / "artifacts" / "manifest.json"
     if not path.exists():
         return False
     manifest = _read_json(path, "the manifest of a trained model")
-    return manifest.get("inputs_sha256") == inputs_sha256(workspace)
+    if "versions" not in manifest or manifest.get("inputs_sha256") != inputs_sha256(workspace):
+        return False
+    return all((path.parent / made["path"]).exists() for _, made in _made(manifest))
+
+
+def _made(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each export of the model and of its versions: what to call it, and its entry in the manifest."""
+    yield from manifest["artifacts"].items()
+    for version, entry in manifest.get("versions", {}).items():
+        yield from ((f"{version} {form}", made) for form, made in entry["artifacts"].items())
 
 
 def _read_json(path: Path, expected: str) -> dict[str, Any]:

@@ -72,25 +72,32 @@ def find_or_unpack(cache: Path) -> Path:
 def render(
     template_path: Path,
     *,
-    targets_folder: Path,
     rules_folder: Path,
+    targets_folder: Path | None = None,
+    target: str | None = None,
     scrape_interval: str = "1s",
     alertmanager: str | None = None,
 ) -> str:
-    """Prometheus' configuration as YAML text.
+    """Prometheus' configuration as YAML text; what it scrapes is found in `targets_folder` or as `target`.
 
     Args:
+        targets_folder: see `write_target`.
+        target: pods of its own namespace are found by label, Alertmanager as well; this is their label ``target``.
         scrape_interval: at most ``15s``.
         alertmanager: host:port of the Alertmanager that delivers what fires; without one, alerts are only shown.
 
     Raises:
+        ValueError: both or neither of `targets_folder` and `target` are given.
         jinja2.TemplateError: the template is broken or asks for something it is not given.
     """
+    if (targets_folder is None) == (target is None):
+        raise ValueError(f"targets_folder {targets_folder} and target {target}, expected one of them")
     environment = Environment(
         loader=FileSystemLoader(template_path.parent), undefined=StrictUndefined, keep_trailing_newline=True
     )
     return environment.get_template(template_path.name).render(
         targets_folder=str(targets_folder),
+        target=target,
         rules_folder=str(rules_folder),
         scrape_interval=scrape_interval,
         alertmanager=alertmanager,

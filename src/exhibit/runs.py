@@ -12,13 +12,12 @@ from typing import Any
 from exhibit import criteria, detectors, evidence, explainers, records
 from exhibit.console import out, step
 from exhibit.criteria import Criterion, Finding, Outcome
-from exhibit.errors import ExitCode
+from exhibit.errors import ExhibitError, ExitCode
 from exhibit.evidence import Evidence
 from exhibit.targets import Deployment
 from exhibit.traffic import Report
 from exhibit.workspace import Workspace
 
-SAMPLE_SECONDS = 0.25
 _MARKS = {
     Outcome.PASS: "[green]✔ pass[/green]",
     Outcome.FAIL: "[red]✘ fail[/red]",
@@ -45,14 +44,13 @@ def everything(
     workspace: Workspace,
     deployment: Deployment,
     asked: Mapping[str, Criterion],
-    log: str,
 ) -> list[Evidence]:
     """Sends the plain scenarios, asks every criterion, and writes the evidence of this platform and target anew."""
     began, began_at = time.monotonic(), time.time()
     run = Run()
     with _sampling(deployment, run, began):
         _send_plain(deployment)
-        _ask(deployment, asked.values(), run, log)
+        _ask(deployment, [one for one in asked.values() if one.fits(type(deployment))], run)
         _picture(workspace, deployment, run, began_at)
     run.seconds = round(time.monotonic() - began, 1)
     slug = deployment.platform.slug
@@ -60,11 +58,22 @@ def everything(
     return run.evidence
 
 
-def single(workspace: Workspace, deployment: Deployment, criterion: Criterion, log: str) -> list[Evidence]:
-    """Sends the plain scenarios (some checks count their answers), asks one criterion and writes its evidence alone."""
+def single(workspace: Workspace, deployment: Deployment, criterion: Criterion) -> list[Evidence]:
+    """Sends the plain scenarios (some checks count their answers), asks one criterion and writes its evidence alone.
+
+    Raises:
+        ExhibitError: it cannot be asked on this target.
+    """
+    if not criterion.fits(type(deployment)):
+        raise ExhibitError(
+            criterion.id,
+            f"asked on target {deployment.target}",
+            f"a target that offers {' and '.join(criterion.requires)}",
+            "Ask it with TARGET=kind.",
+        )
     run = Run()
     _send_plain(deployment)
-    _ask(deployment, [criterion], run, log)
+    _ask(deployment, [criterion], run)
     evidence.write(workspace, deployment.platform.slug, deployment.target, run.evidence, None, replace=False)
     return run.evidence
 
@@ -93,29 +102,33 @@ def _trouble(report: Report) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _ask(deployment: Deployment, asked: Iterable[Criterion], run: Run, log: str) -> None:
+def _ask(deployment: Deployment, asked: Iterable[Criterion], run: Run) -> None:
     """Asks one criterion after the other; once the server is gone, the rest is not run, and that is said once."""
-    died, left = _death(deployment, "the traffic before the checks", log), list(asked)
+    died, left = _death(deployment, "the traffic before the checks"), list(asked)
     while left and not died:
         criterion = left.pop(0)
         began = time.monotonic()
         finding = criteria.answer(criterion, deployment)
-        died = _death(deployment, criterion.id, log)
+        died = _death(deployment, criterion.id)
         if died and finding.outcome is not Outcome.FAIL:
             finding = Finding(Outcome.ERROR, died, {"server": deployment.ended()}, {"server": "running"})
         run.check_seconds[criterion.id] = round(time.monotonic() - began, 2)
-        run.evidence.append(evidence.of(finding, criterion, deployment, log))
+        run.evidence.append(evidence.of(finding, criterion, deployment))
         out.print(f"  {_MARKS[finding.outcome]}  {criterion.id}  [dim]{run.check_seconds[criterion.id]:.1f} s[/dim]")
         out.print(f"      {finding.message}", markup=False, style="dim")
     if left:
         finding = Finding(Outcome.NOT_RUN, f"Not asked. {died}", {}, {})
-        run.evidence += [evidence.of(finding, criterion, deployment, log) for criterion in left]
+        run.evidence += [evidence.of(finding, criterion, deployment) for criterion in left]
         out.print(f"  {_MARKS[finding.outcome]}  the other {len(left)}: the server is gone")
 
 
-def _death(deployment: Deployment, during: str, log: str) -> str | None:
+def _death(deployment: Deployment, during: str) -> str | None:
     ended = deployment.ended()
-    return f"The server of {deployment.platform.slug} {ended} during {during}; its log is {log}." if ended else None
+    return (
+        f"The server of {deployment.platform.slug} {ended} during {during}; its log: {deployment.log}."
+        if ended
+        else None
+    )
 
 
 @contextmanager
@@ -124,7 +137,7 @@ def _sampling(deployment: Deployment, run: Run, began: float) -> Iterator[None]:
     done = threading.Event()
 
     def sample() -> None:
-        while not done.wait(SAMPLE_SECONDS):
+        while not done.wait(deployment.SAMPLE_SECONDS):
             resident = deployment.usage().resident_bytes
             if resident:
                 run.memory.append((round(time.monotonic() - began, 2), round(resident / 2**20, 1)))

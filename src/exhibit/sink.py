@@ -1,7 +1,9 @@
 """A webhook that writes down what Alertmanager delivers, for the demo, the report and the tests.
 
 ``python -m exhibit.sink --port N --file deliveries.jsonl`` takes messages at ``/`` until SIGTERM; `read` reads the
-file. It stands where a team has its pager or chat.
+file, `fetch` asks for it where the file is out of reach. It stands where a team has its pager or chat.
+
+The image of monitoring/webhook holds this one file: it imports nothing else of ours.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,6 +21,7 @@ from typing import Any
 from aiohttp import web
 
 BODY_LIMIT_BYTES = 4 * 2**20
+FETCH_SECONDS = 10
 FILE = web.AppKey("file", Path)
 
 
@@ -42,10 +46,23 @@ class Delivery:
 
 def read(path: Path) -> list[Delivery]:
     """What was delivered so far, oldest first; empty if there is no such file. A line that is being written waits."""
-    if not path.exists():
-        return []
+    return _parse(path.read_bytes()) if path.exists() else []
+
+
+def fetch(url: str) -> list[Delivery]:
+    """What was delivered so far to the webhook at `url` (scheme, host, port), oldest first.
+
+    Raises:
+        OSError: it cannot be reached, or does not answer 200.
+    """
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"{url}/deliveries", timeout=FETCH_SECONDS) as response:
+        return _parse(response.read())
+
+
+def _parse(lines: bytes) -> list[Delivery]:
     # In bytes: what is not yet whole may end within a character.
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    whole, _, _ = lines.rpartition(b"\n")
     return [Delivery(**json.loads(line)) for line in whole.split(b"\n") if line]
 
 
@@ -76,10 +93,10 @@ def _seconds(text: str) -> float:
 
 
 def application(file: Path) -> web.Application:
-    """The webhook as an aiohttp application: POST / writes to `file`, GET /ready answers 200."""
+    """The webhook: POST / writes to `file`, GET /deliveries gives it, GET /ready answers 200."""
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
     app[FILE] = file
-    app.add_routes([web.post("/", _take), web.get("/ready", _ready)])
+    app.add_routes([web.post("/", _take), web.get("/deliveries", _give), web.get("/ready", _ready)])
     return app
 
 
@@ -95,6 +112,12 @@ async def _take(request: web.Request) -> web.Response:
     with request.app[FILE].open("ab") as file:
         file.write(text.encode("utf-8"))
     return web.Response()
+
+
+async def _give(request: web.Request) -> web.Response:
+    file = request.app[FILE]
+    lines = file.read_bytes() if file.exists() else b""
+    return web.Response(body=lines, content_type="application/jsonl", charset="utf-8")
 
 
 async def _ready(request: web.Request) -> web.Response:

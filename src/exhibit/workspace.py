@@ -39,6 +39,10 @@ class Workspace:
         return self.root / "model"
 
     @property
+    def charts(self) -> Path:
+        return self.root / "charts"
+
+    @property
     def criteria(self) -> Path:
         return self.root / "scorecard" / "criteria"
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from exhibit import criteria, locks
+from exhibit import criteria, locks, versions
 from exhibit.contract import load_platforms
-from exhibit.render import sync
 from exhibit.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,9 +110,9 @@ def test_copies_of_the_page_have_not_drifted() -> None:
 
 
 def test_a_version_has_one_home() -> None:
-    versions = sync.load_versions(WORKSPACE)
+    found = versions.load(WORKSPACE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     supported = SpecifierSet(project["requires-python"])
     assert [minor for minor in range(8, 16) if f"3.{minor}.0" in supported] == [
-        int(version.removeprefix("3.")) for version in versions.python
+        int(version.removeprefix("3.")) for version in found.python
     ]

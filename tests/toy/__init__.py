@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from exhibit import digests, environments
 from exhibit.companions import load as companions_of
+from exhibit.model import Model
 from exhibit.workspace import Workspace
 
 SOURCE = Path(__file__).parent
@@ -37,6 +39,16 @@ FEATURES = [
 WEIGHTS = [0.02, -0.1, 0.03, 0.1, 0.0001, 0.01, -0.01, 0.015, 0.02, 2.0, -0.01, -0.05]
 BIAS = 8.0
 GOLDEN_ROWS, HELD_OUT_ROWS = 40, 400
+CURRENT = {"weights": WEIGHTS, "bias": BIAS}
+# Those of model/versions.py: what the server is given, and what it claims to add to the current answers' log odds.
+VERSIONS = {
+    "next": (json.dumps({**CURRENT, "bias": BIAS + 0.2}), 0.2),
+    "shifted": (json.dumps({**CURRENT, "bias": BIAS + 1}), 0.0),
+    "slow": (json.dumps({**CURRENT, "cpu_seconds": 0.03}), 0.0),
+    "failing": (json.dumps({**CURRENT, "fails_at": 9}), 0.0),
+    "corrupt": (json.dumps(CURRENT)[:40], 0.0),
+    "wrong_signature": (json.dumps({**CURRENT, "weights": WEIGHTS[:11]}), 0.0),
+}
 
 
 def make(
@@ -76,6 +88,11 @@ def make(
         assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {path}"
         (folder / path).write_text(text.replace(old, new))
     return Workspace(root)
+
+
+def exported_as(model: Model, version: str) -> Model:
+    """A model, the toy's or the real one, whose exports are those of a version: what a server is started with."""
+    return replace(model, manifest={**model.manifest, "artifacts": model.manifest["versions"][version]["artifacts"]})
 
 
 def share_prometheus(workspace: Workspace) -> None:
@@ -142,12 +159,25 @@ def _write_model(folder: Path, flights: Mapping[str, np.ndarray]) -> None:
     np.savez(artifacts / "held_out.npz", **held_out)
     if "reference" in flights:
         np.savez(artifacts / "reference.npz", rows=flights["reference"], expected=_predict(flights["reference"]))
-    (artifacts / "weights.json").write_text(json.dumps({"weights": WEIGHTS, "bias": BIAS}))
     manifest = {
         "model": "flight-delay",
         "inputs_sha256": "",
         "features": FEATURES,
         "codes": {"carrier": [f"C{code}" for code in range(16)], "origin": ["EWR", "JFK", "LGA"]},
-        "artifacts": {"weights": {"path": "weights.json", "sha256": digests.path_sha256(artifacts / "weights.json")}},
+        "artifacts": _write_weights(artifacts, "weights.json", json.dumps(CURRENT)),
+        "versions": {
+            name: {
+                "claimed_log_odds": claimed,
+                "artifacts": _write_weights(artifacts, f"versions/{name}/weights.json", weights),
+            }
+            for name, (weights, claimed) in VERSIONS.items()
+        },
     }
     (artifacts / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _write_weights(artifacts: Path, path: str, weights: str) -> dict[str, dict[str, str]]:
+    """What the manifest says of the one format that is written."""
+    (artifacts / path).parent.mkdir(parents=True, exist_ok=True)
+    (artifacts / path).write_text(weights)
+    return {"weights": {"path": path, "sha256": digests.path_sha256(artifacts / path)}}

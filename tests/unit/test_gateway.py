@@ -8,6 +8,8 @@ import importlib
 import json
 import re
 import socket
+import socketserver
+import struct
 import subprocess
 import sys
 import threading
@@ -24,11 +26,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exhibit import processes
-from exhibit.gateway import Canary, GatewayMissing, Mirror, binary, command, render, requests_selector
+from exhibit.gateway import Canary, GatewayMissing, Mirror, binary, command, render, requests_selector, share
 
 TEMPLATE = Path(__file__).parents[2] / "monitoring" / "gateway" / "envoy.yaml.j2"
 HOST = "127.0.0.1"
 LIMIT_BYTES = 2**20
+RESOLVER = """
+typed_dns_resolver_config:
+  name: envoy.network.dns_resolver.cares
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    resolvers: [{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}]
+"""
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 15) -> bool:
@@ -40,15 +49,19 @@ def eventually(holds: Callable[[], bool], seconds: float = 15) -> bool:
 
 @dataclass
 class Server:
-    """Answers 200, or what the header ``answer`` says, and remembers what it got."""
+    """Answers 200, or what the header ``answer`` says, and remembers what it got.
+
+    A request with the header ``wait`` is answered when it is let go.
+    """
 
     port: int
+    let_go: threading.Event = field(default_factory=threading.Event)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
 @contextmanager
-def upstream() -> Iterator[Server]:
+def upstream(host: str = HOST, port: int = 0) -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         # One packet an answer: else Nagle's algorithm and delayed acknowledgements add 40 ms.
@@ -59,6 +72,8 @@ def upstream() -> Iterator[Server]:
             body = self.rfile.read(int(self.headers["content-length"]))
             server.bodies.append(body)
             server.headers.append({name.lower(): value for name, value in self.headers.items()})
+            if "wait" in self.headers:
+                server.let_go.wait(30)
             self.send_response(int(self.headers.get("answer", "200")))
             self.send_header("content-length", "2")
             self.end_headers()
@@ -71,12 +86,48 @@ def upstream() -> Iterator[Server]:
         request_queue_size = 256
         daemon_threads: ClassVar[bool] = True
 
-    with Listener((HOST, 0), Handler) as listener:
+    with Listener((host, port), Handler) as listener:
         server = Server(listener.server_address[1])
         thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield server
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+@dataclass
+class Names:
+    """A DNS server that gives any name the same addresses, with a time to live of an hour."""
+
+    port: int
+    addresses: list[str]
+    asked: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def names(*addresses: str) -> Iterator[Names]:
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            data, reply = self.request
+            labels, at = [], 12
+            while data[at]:
+                labels.append(data[at + 1 : at + 1 + data[at]].decode())
+                at += 1 + data[at]
+            question, kind = data[12 : at + 5], int.from_bytes(data[at + 1 : at + 3], "big")
+            known.asked.add(".".join(labels))
+            found = list(known.addresses) if kind == 1 else []
+            head = data[:2] + struct.pack(">5H", 0x8180, 1, len(found), 0, 0)
+            records = (struct.pack(">3HLH", 0xC00C, 1, 1, 3600, 4) + socket.inet_aton(one) for one in found)
+            reply.sendto(head + question + b"".join(records), self.client_address)
+
+    with socketserver.ThreadingUDPServer((HOST, 0), Handler) as listener:
+        known = Names(listener.server_address[1], list(addresses))
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield known
         finally:
             listener.shutdown()
             thread.join()
@@ -88,6 +139,9 @@ class Envoy:
     port: int
     admin_url: str
     log: Path
+
+    def give_canary(self, percent: int) -> None:
+        assert httpx.post(self.admin_url + share(percent), trust_env=False).text == "OK\n"
 
     def counts(self) -> dict[str, float]:
         """Answered requests by class of status."""
@@ -121,23 +175,26 @@ def envoy(
     canary: Canary | None = None,
     mirror: Mirror | None = None,
     internal_port: int | None = None,
+    stats_port: int | None = None,
+    resolver: Names | None = None,
 ) -> Iterator[Envoy]:
     port, admin_port = processes.free_ports(2)
     config = folder / "envoy.yaml"
-    config.write_text(
-        render(
-            TEMPLATE,
-            host=HOST,
-            port=port,
-            admin_port=admin_port,
-            upstream_host=HOST,
-            upstream_port=upstream_port,
-            answer_seconds=answer_seconds,
-            canary=canary,
-            mirror=mirror,
-            internal_port=internal_port,
-        )
+    text = render(
+        TEMPLATE,
+        host=HOST,
+        port=port,
+        admin_port=admin_port,
+        upstream_host="pods.exhibit.svc.cluster.local." if resolver else HOST,
+        upstream_port=upstream_port,
+        answer_seconds=answer_seconds,
+        canary=canary,
+        mirror=mirror,
+        internal_port=internal_port,
+        stats_port=stats_port,
+        dns_seconds=1 if resolver else None,
     )
+    config.write_text(text + (RESOLVER.format(port=resolver.port) if resolver else ""))
     admin = f"http://{HOST}:{admin_port}"
     running = processes.start("envoy", command(config), environment={}, cwd=folder, folder=folder, grace_seconds=5)
     try:
@@ -157,7 +214,11 @@ def ready(admin: str) -> bool:
 
 @pytest.mark.parametrize("canary", [None, Canary("canary.example", 81, 10)], ids=["no canary", "canary"])
 @pytest.mark.parametrize("mirror", [None, Mirror("mirror.example", 82, "/predict")], ids=["no mirror", "mirror"])
-def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, mirror: Mirror | None) -> None:
+@pytest.mark.parametrize("stats_port", [None, 85], ids=["no stats", "stats"])
+@pytest.mark.parametrize("dns_seconds", [None, 1], ids=["addresses", "names"])
+def test_envoy_accepts_the_configuration(
+    tmp_path: Path, canary: Canary | None, mirror: Mirror | None, stats_port: int | None, dns_seconds: int | None
+) -> None:
     config = tmp_path / "envoy.yaml"
     text = render(
         TEMPLATE,
@@ -168,6 +229,8 @@ def test_envoy_accepts_the_configuration(tmp_path: Path, canary: Canary | None, 
         upstream_port=84,
         canary=canary,
         mirror=mirror,
+        stats_port=stats_port,
+        dns_seconds=dns_seconds,
     )
     config.write_text(text)
     done = subprocess.run([*command(config), "--mode", "validate"], capture_output=True, text=True, check=False)
@@ -321,9 +384,24 @@ def test_latency_bounds_reach_the_metrics_page(tmp_path: Path) -> None:
 
 def test_only_two_admin_pages_are_there(tmp_path: Path) -> None:
     with upstream() as server, envoy(tmp_path, server.port) as gateway:
-        for page in ("quitquitquit", "config_dump", "logging"):
-            assert httpx.post(f"{gateway.admin_url}/{page}", trust_env=False).status_code == 403
+        for page in ("quitquitquit", "config_dump", "logging", share(10)):
+            assert httpx.post(f"{gateway.admin_url}/{page.lstrip('/')}", trust_env=False).status_code == 403
         assert ready(gateway.admin_url)
+
+
+def test_only_the_share_can_be_set_at_run_time(tmp_path: Path) -> None:
+    paths = (
+        "/runtime",
+        "/runtime_modify",
+        "/runtime_modify?overload.global_downstream_max_connections=1",
+        share(10) + "&gateway.answer=1",
+        "/runtime_modify?gateway.share.canary=100",
+        share(10).replace("10", "-10"),
+    )
+    with upstream() as server, envoy(tmp_path, server.port, canary=Canary(HOST, server.port)) as gateway:
+        for path in paths:
+            assert httpx.post(gateway.admin_url + path, trust_env=False).status_code == 403, path
+        gateway.give_canary(10)
 
 
 def test_a_canary_gets_its_share(tmp_path: Path) -> None:
@@ -337,6 +415,153 @@ def test_a_canary_gets_its_share(tmp_path: Path) -> None:
     # 50 are expected; outside of 15 to 85 lie five standard deviations, one run in a million.
     assert 15 <= len(canary.bodies) <= 85
     assert len(stable.bodies) + len(canary.bodies) == 500
+
+
+def test_the_canarys_share_changes_while_requests_come_and_none_is_lost(tmp_path: Path) -> None:
+    statuses, ended = Counter[int](), threading.Event()
+
+    def call() -> None:
+        with httpx.Client(base_url=f"http://{HOST}:{gateway.port}", trust_env=False, timeout=30) as client:
+            while not ended.is_set():
+                statuses[client.post("/predict", content=b"called").status_code] += 1
+
+    def get(more: int, server: Server, other: Server) -> bool:
+        """Whether `server` comes to get so many requests in a row."""
+        had, others = len(server.bodies), len(other.bodies)
+        return eventually(lambda: len(server.bodies) >= had + more or len(other.bodies) > others) and (
+            len(other.bodies) == others
+        )
+
+    with (
+        upstream() as stable,
+        upstream() as canary,
+        envoy(tmp_path, stable.port, canary=Canary(HOST, canary.port)) as gateway,
+    ):
+        caller = threading.Thread(target=call)
+        caller.start()
+        try:
+            assert get(200, stable, canary)
+            gateway.give_canary(50)
+            had = len(canary.bodies)
+            assert eventually(lambda: len(canary.bodies) >= had + 50)
+            gateway.give_canary(100)
+            assert eventually(lambda: get(50, canary, stable))
+            gateway.give_canary(0)
+            assert eventually(lambda: get(50, stable, canary))
+            gateway.give_canary(100)
+        finally:
+            ended.set()
+            caller.join()
+        assert set(statuses) == {200}
+        assert gateway.counts()["2"] == len(stable.bodies) + len(canary.bodies) == statuses[200]
+        assert gateway.samples("envoy_cluster_upstream_rq_total", "envoy_cluster_name") == {
+            "stable": len(stable.bodies),
+            "canary": len(canary.bodies),
+        }
+        assert eventually(lambda: 'upstream_rq_time_bucket{envoy_cluster_name="canary"' in gateway.page())
+    # A gateway that starts anew knows nothing of it.
+    with upstream() as stable, upstream() as canary:
+        with envoy(tmp_path, stable.port, canary=Canary(HOST, canary.port)) as gateway:
+            assert {gateway.client.post("/predict", content=b"rows").status_code for _ in range(100)} == {200}
+        assert (len(stable.bodies), len(canary.bodies)) == (100, 0)
+
+
+def test_two_pages_of_the_admin_and_no_more_are_open_to_others(tmp_path: Path) -> None:
+    [stats_port] = processes.free_ports(1)
+    url = f"http://{HOST}:{stats_port}"
+    # All the rest of the admin, and ways to get at it in disguise.
+    others = ("/", "/config_dump", "/stats", "/ready/", "//ready", "/Ready", "/stats/prometheus/x", share(10))
+    disguised = ("/stats/prometheus/../../config_dump", "/ready%2f..%2fconfig_dump", "/ready;/config_dump")
+    with (
+        upstream() as server,
+        envoy(tmp_path, server.port, canary=Canary(HOST, server.port), stats_port=stats_port) as gateway,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        assert gateway.client.post("/predict", content=b"rows").status_code == 200
+        page = client.get("/stats/prometheus")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/plain; charset=UTF-8")
+        assert (
+            'envoy_http_downstream_rq_xx{envoy_response_code_class="2",envoy_http_conn_manager_prefix="ingress"} 1'
+            in (page.text)
+        )
+        assert (client.get("/ready").status_code, client.get("/ready").text) == (200, "LIVE\n")
+        for method in ("GET", "POST", "PUT", "HEAD"):
+            for target in (*others, *disguised, *(() if method == "GET" else ("/stats/prometheus", "/ready"))):
+                answer = client.request(method, "/", extensions={"target": target.encode()})
+                assert (answer.status_code, answer.text) == (403, ""), (method, target)
+        # What is read there counts as nobody's traffic.
+        assert gateway.counts()["2"] == 1
+        assert set(gateway.samples("envoy_cluster_upstream_rq_total", "envoy_cluster_name")) == {"stable", "canary"}
+
+
+def test_statistics_are_read_when_callers_have_used_up_all_connections(tmp_path: Path) -> None:
+    [stats_port] = processes.free_ports(1)
+    connections = []
+    with upstream() as server, envoy(tmp_path, server.port, stats_port=stats_port) as gateway:
+        try:
+            for _ in range(1000):
+                connections.append(socket.create_connection((HOST, gateway.port), timeout=10))
+            # The limit lets in as many as are there when it looks, and it looks now and then.
+            with pytest.raises(httpx.TransportError):
+                gateway.client.post("/predict", content=b"rows")
+            assert httpx.get(f"http://{HOST}:{stats_port}/stats/prometheus", trust_env=False).status_code == 200
+        finally:
+            for connection in connections:
+                connection.close()
+
+
+def test_a_server_that_is_gone_from_the_names_gets_no_more_and_loses_nothing(tmp_path: Path) -> None:
+    old_host, new_host = "127.0.0.2", "127.0.0.3"
+    statuses, ended, late = Counter[int](), threading.Event(), Counter[int]()
+
+    def call() -> None:
+        with httpx.Client(base_url=f"http://{HOST}:{gateway.port}", trust_env=False, timeout=30) as client:
+            while not ended.is_set():
+                statuses[client.post("/predict", content=b"called").status_code] += 1
+
+    def call_late() -> None:
+        answer = httpx.post(
+            f"http://{HOST}:{gateway.port}/", content=b"late", headers={"wait": ""}, trust_env=False, timeout=30
+        )
+        late[answer.status_code] += 1
+
+    with (
+        upstream(old_host) as old,
+        upstream(new_host, old.port) as new,
+        names(old_host) as resolver,
+        envoy(tmp_path, old.port, resolver=resolver) as gateway,
+    ):
+        threads = [threading.Thread(target=call), threading.Thread(target=call_late)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert eventually(lambda: len(old.bodies) >= 50 and b"late" in old.bodies)
+            # Beside the old one for a while, as at a rollout.
+            resolver.addresses[:] = [old_host, new_host]
+            assert eventually(lambda: len(new.bodies) >= 50)
+            resolver.addresses[:] = [new_host]
+
+            def only_new() -> bool:
+                had, others = len(new.bodies), len(old.bodies)
+                return eventually(lambda: len(new.bodies) >= had + 50) and len(old.bodies) == others
+
+            # The old one still takes connections, and still has a request to answer.
+            assert eventually(only_new)
+            old.let_go.set()
+        finally:
+            old.let_go.set()
+            ended.set()
+            for thread in threads:
+                thread.join()
+        assert (set(statuses), late) == ({200}, {200: 1})
+        # An absolute name: no search through the domains of resolv.conf, none of which is asked for anything.
+        assert resolver.asked == {"pods.exhibit.svc.cluster.local"}
+        # No address at all, as when the last pod ends: then nobody is asked.
+        resolver.addresses.clear()
+        assert eventually(lambda: gateway.client.post("/predict", content=b"rows").status_code == 503)
+        assert gateway.samples("envoy_cluster_membership_healthy", "envoy_cluster_name") == {"stable": 0}
+        resolver.addresses.append(new_host)
+        assert eventually(lambda: gateway.client.post("/predict", content=b"rows").status_code == 200)
 
 
 def test_a_mirror_gets_a_copy_of_each_request(tmp_path: Path) -> None:
@@ -416,6 +641,8 @@ def test_the_gateway_tells_whether_its_server_takes_connections(tmp_path: Path) 
 def test_a_share_out_of_range_is_refused(percent: int) -> None:
     with pytest.raises(ValueError, match="expected a whole number from 0 to 100"):
         Canary(HOST, 1, percent)
+    with pytest.raises(ValueError, match="expected a whole number from 0 to 100"):
+        share(percent)
 
 
 def test_a_missing_binary_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

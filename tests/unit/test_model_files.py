@@ -170,6 +170,29 @@ def test_artifacts_are_those_of_the_manifest(manifest: dict[str, Any]) -> None:
         assert entry["max_difference"] <= 1e-5, name
 
 
+def test_versions_are_those_of_the_manifest_and_differ_in_the_graph_alone(manifest: dict[str, Any]) -> None:
+    names = ["next", "shifted", "slow", "failing", "corrupt", "wrong_signature"]
+    assert list(manifest["versions"]) == names
+    assert {path.name for path in (ARTIFACTS / "versions").iterdir()} == set(names)
+    claimed = {name: version["claimed_log_odds"] for name, version in manifest["versions"].items()}
+    assert claimed == dict.fromkeys(names, 0.0) | {"next": 0.2}
+    graphs = {(ARTIFACTS / "model.onnx").read_bytes()}
+    for name, version in manifest["versions"].items():
+        made = {form: ARTIFACTS / entry["path"] for form, entry in version["artifacts"].items()}
+        assert set(made) == {"onnx", "mlflow"}
+        assert {form: tree_sha256(path) for form, path in made.items()} == {
+            form: entry["sha256"] for form, entry in version["artifacts"].items()
+        }, name
+        graphs.add(made["onnx"].read_bytes())
+        saved, current = (
+            {file.name: file.read_bytes() for file in folder.iterdir()}
+            for folder in (made["mlflow"], ARTIFACTS / "mlflow")
+        )
+        assert {file for file in current if saved[file] != current[file]} == {"model.onnx"}, name
+        assert saved.keys() == current.keys(), name
+    assert len(graphs) == len(names) + 1
+
+
 def test_no_artifact_is_a_pickle(manifest: dict[str, Any]) -> None:
     assert not [path for path in ARTIFACTS.rglob("*") if path.suffix in {".pkl", ".pickle", ".joblib"}]
 

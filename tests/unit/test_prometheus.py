@@ -132,6 +132,17 @@ def test_promtool_accepts_the_configuration(binaries: Path, tmp_path: Path, aler
     assert ("alerting:" in config.read_text()) == bool(alertmanager)
 
 
+def test_what_is_scraped_is_found_in_one_way(tmp_path: Path) -> None:
+    template = SOURCE / "prometheus.yaml.j2"
+    for both in ({}, {"targets_folder": tmp_path, "target": "there"}):
+        with pytest.raises(ValueError, match="expected one of them"):
+            render(template, rules_folder=SOURCE / "rules", **both)
+    files = render(template, rules_folder=SOURCE / "rules", targets_folder=tmp_path)
+    pods = render(template, rules_folder=SOURCE / "rules", target="there")
+    assert ("file_sd_configs" in files, "kubernetes_sd_configs" in files) == (True, False)
+    assert ("file_sd_configs" in pods, "kubernetes_sd_configs" in pods) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("duration", "time_scale", "expected"),
     [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,44 @@ def test_half_a_message_is_not_written(tmp_path: Path) -> None:
 
     served(tmp_path / "deliveries.jsonl", ask)
     assert sink.read(tmp_path / "deliveries.jsonl") == []
+
+
+def test_what_was_delivered_can_be_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "deliveries.jsonl"
+
+    async def ask(client: TestClient[Any, Any]) -> None:
+        url = str(client.make_url("")).rstrip("/")
+        assert await asyncio.to_thread(sink.fetch, url) == []
+        assert (await client.post("/", json=MESSAGE)).status == 200
+        assert await asyncio.to_thread(sink.fetch, url) == sink.read(file) != []
+        with file.open("ab") as appended:  # a line that is being written
+            appended.write('{"status": "ß'.encode()[:-1])
+        assert await asyncio.to_thread(sink.fetch, url) == sink.read(file) != []
+        for path in ("/deliveries/", "/deliveries.jsonl"):
+            assert (await client.get(path)).status == 404
+
+    served(file, ask)
+    with pytest.raises(OSError, match="refused"):
+        sink.fetch("http://127.0.0.1:1")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+
+    async def ask(client: TestClient[Any, Any]) -> None:
+        assert await asyncio.to_thread(sink.fetch, str(client.make_url("")).rstrip("/")) == []
+
+    served(tmp_path / "deliveries.jsonl", ask)
+
+
+def test_it_stands_alone() -> None:
+    """The webhook's image has this file and what its requirements name."""
+    tree = ast.parse(Path(sink.__file__).read_text(encoding="utf-8"))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    others = {name.split(".")[0] for name in imported} - sys.stdlib_module_names
+    wanted = (Path(__file__).parents[2] / "monitoring" / "webhook" / "requirements.in").read_text()
+    assert others == {line for line in wanted.splitlines() if line and not line.startswith("#")}
 
 
 def test_what_cannot_be_written_is_to_be_sent_again(tmp_path: Path) -> None:

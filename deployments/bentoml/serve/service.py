@@ -10,7 +10,7 @@ import onnxruntime
 import open_inference
 from guard import Guard, hide_refusals
 from prometheus_client import Histogram
-from rows import Probabilities, Rows
+from rows import COLUMNS, Probabilities, Rows
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -27,10 +27,17 @@ async def page(request: Request) -> HTMLResponse:
 
 
 def load_model() -> onnxruntime.InferenceSession:
-    """Return a session for the model at MODEL_PATH; raise ONNX Runtime's error when there is none."""
+    """Return a session that has answered a row.
+
+    Raises ONNX Runtime's error for a file that is no graph or has another signature, ValueError for another answer.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # a row takes microseconds: threads only wait
-    return onnxruntime.InferenceSession(os.environ["MODEL_PATH"], options)
+    session = onnxruntime.InferenceSession(os.environ["MODEL_PATH"], options)
+    [answer] = session.run(["late_probability"], {"flights": np.zeros((1, COLUMNS), dtype=np.float32)})
+    if answer.shape != (1,) or not 0 <= answer[0] <= 1:
+        raise ValueError(f"MODEL_PATH: a row is answered {answer}, expected one probability")
+    return session
 
 
 # Mounted at the root, between BentoML's endpoints and its index, whose page loads Google Tag Manager: ours replaces it.
@@ -54,7 +61,7 @@ class FlightDelay:
     @bentoml.on_deployment
     @staticmethod
     def check_model() -> None:
-        """Load the model once before there are workers: one that cannot start would be restarted for ever."""
+        """Load the model once before there are workers: one that cannot answer would be restarted for ever."""
         load_model()
 
     def score(self, rows: Rows | np.ndarray) -> list[float]:

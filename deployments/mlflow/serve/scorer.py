@@ -12,18 +12,22 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class Scorer:
-    """An MLflow model of the ONNX flavour with one input [n, columns] and one output [n], whose answers are observed.
+    """An MLflow model of the ONNX flavour, its signature one input [n, columns] and one output [n].
 
-    Stands in for `mlflow.pyfunc.PyFuncModel`: the scoring server asks for `metadata` and `predict` only.
+    Stands in for `mlflow.pyfunc.PyFuncModel`: the scoring server asks for `metadata` and `predict` only. Observes each
+    answer. Raises what MLflow or ONNX Runtime does, or ValueError, for a graph that does not keep the signature.
     """
 
     def __init__(self, path: str) -> None:
         self.model = mlflow.pyfunc.load_model(path)
         self.metadata = self.model.metadata
-        session = self.model.get_raw_model()  # an onnxruntime.InferenceSession
-        [tensor_in], [tensor_out] = session.get_inputs(), session.get_outputs()
+        [tensor_in], [tensor_out] = self.metadata.signature.inputs.inputs, self.metadata.signature.outputs.inputs
         self.input, self.output, self.columns = tensor_in.name, tensor_out.name, tensor_in.shape[1]
-        options = session.get_session_options()
+        # The signature stands beside the graph: only a prediction tells whether they agree.
+        answer = self.model.predict({self.input: np.zeros((1, self.columns), dtype=np.float32)})[self.output]
+        if answer.shape != (1,) or not 0 <= answer[0] <= 1:
+            raise ValueError(f"{path}: a row is answered {answer}, expected one probability")
+        options = self.model.get_raw_model().get_session_options()  # of an onnxruntime.InferenceSession
         if (options.intra_op_num_threads, options.inter_op_num_threads) != (1, 1):
             # The flavour takes these from the MLmodel file alone; ONNX Runtime ignores cgroup limits when it guesses.
             logger.warning("ONNX Runtime picks its own number of threads: save the model with onnx_session_options=...")

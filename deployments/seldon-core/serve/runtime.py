@@ -5,13 +5,14 @@ Blocking the event loop is deliberate: a row takes microseconds, a hand-over to 
 
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 from metrics import BATCH_SIZE, PROBABILITY
 from mlserver import MLModel
 from mlserver.handlers import custom_handler
 from mlserver.types import InferenceRequest, InferenceResponse, RequestInput, ResponseOutput
 from mlserver.utils import get_model_uri
-from rows import read_rows
+from rows import FEATURES, read_rows
 from starlette.responses import HTMLResponse
 
 PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -21,10 +22,17 @@ class OnnxModel(MLModel):
     """The ONNX graph at the model's `uri` (MLSERVER_MODEL_URI), or `model.onnx` beside model-settings.json."""
 
     async def load(self) -> bool:
+        """Make the session and have it answer a row.
+
+        Raises ONNX Runtime's error for a file that is no graph or has another signature, ValueError for another answer.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         path = await get_model_uri(self.settings, wellknown_filenames=["model.onnx"])
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        [answer] = self._session.run(["late_probability"], {"flights": np.zeros((1, FEATURES), dtype=np.float32)})
+        if answer.shape != (1,) or not 0 <= answer[0] <= 1:
+            raise ValueError(f"{path}: a row is answered {answer}, expected one probability")
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:

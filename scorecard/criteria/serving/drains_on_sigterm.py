@@ -104,14 +104,25 @@ def _call_until_refused(replica: Deployment, deadline: float) -> set[str]:
         except OSError:
             break
         request.release()
-        outcomes.add(request.outcome())
+        outcomes.add(outcome := request.outcome())
         request.connection.close()
+        if outcome == CLOSED and not _accepts(replica):
+            break
     return outcomes
 
 
 def _accepts(replica: Deployment) -> bool:
+    """Whether a new connection is kept open, as by a server that waits for a request.
+
+    What merely leads to a server (a port that is mapped into a container) takes connections itself, and drops them.
+    """
+    connection = HTTPConnection(urlsplit(replica.url).netloc, timeout=1)
     try:
-        HTTPConnection(urlsplit(replica.url).netloc, timeout=1).connect()
+        connection.connect()
+        return bool(connection.sock.recv(1))
+    except TimeoutError:
+        return True
     except OSError:
         return False
-    return True
+    finally:
+        connection.close()

@@ -154,7 +154,8 @@ def _items(card: Scorecard, option: Option, cell: Cell, criterion: Criterion) ->
         stale = card.stale.get((one.platform, one.target, one.criterion))
         yield Item(criterion, one, stale, _values(one.observed, one.expected), one.reproduce)
     if not found:
-        yield Item(criterion, None, None, (), reproduce(option.slug, "local", criterion.id))
+        target = "kind" if criterion.requires else "local"
+        yield Item(criterion, None, None, (), reproduce(option.slug, target, criterion.id))
 
 
 def _values(observed: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

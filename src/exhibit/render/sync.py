@@ -13,12 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from exhibit import documents, prometheus, scorecard
+from exhibit import prometheus, scorecard, versions
 from exhibit.contract import Absent, Platform, Present
 from exhibit.criteria import SECTIONS, Outcome
-from exhibit.documents import Document, Text
-from exhibit.errors import ContractError, ExhibitError
-from exhibit.render import dashboards
+from exhibit.errors import ExhibitError
+from exhibit.evidence import Evidence
+from exhibit.render import charts, dashboards
 from exhibit.scorecard import Cell, Scorecard
 from exhibit.workspace import Workspace, write_atomically
 
@@ -31,25 +31,6 @@ _SYMBOLS = {
     Outcome.ERROR: "! error",
     Outcome.NOT_RUN: "○ not run",
 }
-
-
-class Versions(Document):
-    """versions.yaml."""
-
-    python: list[Text]
-    images: dict[str, Text]
-
-
-def load_versions(workspace: Workspace) -> Versions:
-    """versions.yaml of the checkout.
-
-    Raises:
-        ContractError: every breach in it.
-    """
-    versions, breaches = documents.load(workspace.root / "versions.yaml", Versions, "versions.yaml")
-    if versions is None:
-        raise ContractError(breaches)
-    return versions
 
 
 def scorecard_path(workspace: Workspace) -> Path:
@@ -69,7 +50,7 @@ def render(workspace: Workspace) -> dict[Path, str]:
         scorecard_path(workspace): templates.get_template("scorecard.md.j2").render(card=card),
         workspace.root / "docs" / "criteria.md": templates.get_template("criteria.md.j2").render(card=card),
         workspace.root / "ci" / "platforms.gitlab-ci.yml": templates.get_template("platforms.gitlab-ci.yml.j2").render(
-            card=card, versions=load_versions(workspace)
+            card=card, versions=versions.load(workspace)
         ),
     }
     monitoring = workspace.root / "monitoring"
@@ -77,6 +58,7 @@ def render(workspace: Workspace) -> dict[Path, str]:
     texts[monitoring / "prometheus" / "rules" / "alerts.yaml"] = prometheus.render_alerts(alerts)
     for name, dashboard in dashboards.render().items():
         texts[monitoring / "grafana" / "dashboards" / name] = dashboard
+    texts |= charts.render(workspace, texts)
     readme = workspace.root / "README.md"
     texts[readme] = _fill(workspace, readme, {"scorecard": templates.get_template("table.md.j2").render(card=card)})
     for option in card.options:
@@ -114,7 +96,7 @@ def _templates() -> Environment:
     )
     environment.filters.update(cell=_cell, outcome=_outcome, line=_one_line)
     environment.globals.update(
-        sections=SECTIONS, absent=lambda value: isinstance(value, Absent), tally=_tally, summary=_summary
+        sections=SECTIONS, absent=lambda value: isinstance(value, Absent), tally=_tally, asked=_asked, summary=_summary
     )
     return environment
 
@@ -142,16 +124,17 @@ def _cell(cell: Cell, card: Scorecard) -> str:
     return f"**{cell.grade}**{' (stale)' if stale else ''}{counts}{reason}{study}"
 
 
-def _outcome(card: Scorecard, slug: str, criterion: str) -> str:
-    found = card.outcome(slug, criterion)
-    if found is None:
-        return "○ not run"
-    stale = " (stale)" if (slug, found.target, criterion) in card.stale else ""
-    return (
-        _SYMBOLS[found.outcome]
-        + (f" (add-on: {found.add_on})" if found.add_on and found.outcome is Outcome.PASS else "")
-        + stale
-    )
+def _outcome(found: Evidence, card: Scorecard) -> str:
+    stale = " (stale)" if (found.platform, found.target, found.criterion) in card.stale else ""
+    return f"{_SYMBOLS[found.outcome]}{_helped(found)}{stale}"
+
+
+def _asked(card: Scorecard, group: str) -> bool:
+    return any(criterion.group == group for criterion in card.criteria.values())
+
+
+def _helped(found: Evidence) -> str:
+    return f" (add-on: {found.add_on})" if found.add_on and found.outcome is Outcome.PASS else ""
 
 
 def _tally(card: Scorecard, slug: str) -> str:

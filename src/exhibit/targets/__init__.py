@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import httpx
 import numpy as np
@@ -19,11 +19,17 @@ from exhibit import clients, traffic
 from exhibit.clients import Client
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.model import Model, Probabilities
-from exhibit.processes import Stop, Usage
+from exhibit.processes import Usage
 from exhibit.prometheus import Prometheus
 from exhibit.sink import Delivery
 from exhibit.traffic import Report, Scenario
 
+if TYPE_CHECKING:
+    from exhibit.images import Image
+    from exhibit.rollouts import Rollouts
+
+OFFERS = frozenset({"image", "rollouts"})
+"""What a target can offer beyond a served model; each is an attribute of `Deployment`."""
 Via = Literal["platform", "gateway"]
 Source = str
 """Whose series: ``native`` (the platform's own), ``gateway``, or the name of a companion."""
@@ -46,6 +52,11 @@ class Started:
 class Deployment(ABC):
     """A running platform, as criteria and traffic see it."""
 
+    OFFERS: ClassVar[frozenset[str]] = frozenset()
+    """Which of `OFFERS` deployments of this target have."""
+    SAMPLE_SECONDS: ClassVar[float] = 0.25
+    """How often `usage` may be asked without being felt."""
+
     platform: Platform
     target: str
     model: Model
@@ -57,6 +68,8 @@ class Deployment(ABC):
     metrics_url: str | None
     """The platform's native metrics; None where it declares none."""
     started: Started
+    log: str
+    """Where the server's log is: a file of the checkout, or the command that shows it."""
     prometheus: Prometheus | None = None
     """None where no Prometheus can be had: criteria that need it are then not run."""
     scenarios: Mapping[str, Scenario] = field(default_factory=dict)
@@ -67,6 +80,12 @@ class Deployment(ABC):
     """Each sending of a scenario: its name, begin and end (seconds since the epoch)."""
     companions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The companions that run beside it: addresses (``http://host:port``) by name and by port."""
+    image: Image | None = None
+    """What it was started from, on a target of containers."""
+    rollouts: Rollouts | None = None
+    """Other versions and replicas, on a target that has them."""
+    operator_lacking: str | None = None
+    """Why the server is not run by the platform's own operator, with the remedy; None if it is."""
     scrape_seconds: float = 10.0
     """Deadline for a scrape. Prometheus takes up a new target within 5 s (it throttles changes of its lists)."""
 
@@ -212,12 +231,17 @@ class Deployment(ABC):
         return found or ({} if by else {(): 0.0})
 
     def lacks(self, part: str) -> str | None:
-        """Why `part` (``prometheus``, ``alerts`` or a companion's name) is not there, with the remedy; else None."""
+        """Why `part` is not there, with the remedy; else None.
+
+        A part is ``prometheus``, ``alerts``, ``operator`` (the platform's own) or a companion's name.
+        """
         if part == "prometheus":
             there, remedy = self.prometheus is not None, "Where none can be had, install the Debian package prometheus."
         elif part == "alerts":
             there = self.deliveries() is not None
             remedy = "Where no Alertmanager can be had, install the Debian package prometheus-alertmanager."
+        elif part == "operator":
+            return self.operator_lacking
         else:
             there, remedy = part in self.companions, f"It needs the folder monitoring/{part}."
         return None if there else f"No {part} beside this deployment. Deploy it again. {remedy}"
@@ -246,10 +270,6 @@ class Deployment(ABC):
     @abstractmethod
     def usage(self) -> Usage:
         """What the platform's server uses now, its gateway not counted."""
-
-    @abstractmethod
-    def stop(self) -> Stop:
-        """Stops the server as an orderly shutdown does: SIGTERM, the platform's grace, SIGKILL."""
 
     def delivered(self, alerts: Set[str], status: str, since: float, within_seconds: float) -> set[str]:
         """Which of `alerts` have been delivered with `status` (firing or resolved) after `since` (s since the epoch).
@@ -294,3 +314,75 @@ class Deployment(ABC):
         Raises:
             AnswerError: the offline path ended with an error.
         """
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of ``make status``."""
+
+    platform: str
+    target: str
+    state: str
+    url: str
+    gateway_url: str
+    resident_bytes: int
+
+
+class Target(ABC):
+    """Where platforms are deployed, one after another or several at once."""
+
+    name: ClassVar[str]
+    deployments: ClassVar[type[Deployment]]
+
+    @abstractmethod
+    def prepare(self, platforms: Sequence[Platform]) -> None:
+        """Builds what takes time or the network, with what it does shown; nothing is started.
+
+        Raises:
+            ExhibitError: something cannot be had.
+        """
+
+    @abstractmethod
+    def watch(self) -> None:
+        """Has the monitoring run before the first deployment; what of it cannot be had is said, with the remedy."""
+
+    @abstractmethod
+    def deploy(self, platform: Platform) -> Deployment:
+        """Starts the platform, or returns it if it already runs from this very folder and model.
+
+        Raises:
+            InstallError, ServerError: nothing of it is left running.
+        """
+
+    @abstractmethod
+    def attach(self, platform: Platform) -> Deployment | None:
+        """The deployment that another command started; None if there is none.
+
+        Raises:
+            ServerError: it is noted but does not run any more, or runs from a folder or model that has changed since.
+        """
+
+    @abstractmethod
+    def down(self, slug: str) -> list[str]:
+        """Ends whatever there is of a platform; what was ended, in words."""
+
+    @abstractmethod
+    def down_all(self) -> None:
+        """Ends every deployment of this checkout, and the monitoring if nobody else needs it."""
+
+    @abstractmethod
+    def release_monitoring(self) -> None:
+        """Ends the monitoring if it was started for deployments of which none is left."""
+
+    @abstractmethod
+    def noted_slugs(self) -> list[str]:
+        """The platforms of which something is noted, also ones whose folder is gone."""
+
+    @abstractmethod
+    def status(self) -> list[Status]:
+        """What is noted of each platform, and whether it is so."""
+
+    @property
+    @abstractmethod
+    def prometheus_url(self) -> str | None:
+        """Where the Prometheus that watches the deployments answers."""

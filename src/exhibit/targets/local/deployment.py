@@ -20,7 +20,7 @@ from exhibit.contract import OfflineBatch
 from exhibit.environments import Environment
 from exhibit.errors import ServerError
 from exhibit.model import Probabilities
-from exhibit.processes import Stop, Usage
+from exhibit.processes import Usage
 from exhibit.sink import Delivery
 from exhibit.targets import AnswerError, Deployment
 from exhibit.targets.local import server as servers
@@ -47,10 +47,6 @@ class LocalDeployment(Deployment):
     restart: Callable[[Server], Server] = None  # type: ignore[assignment]
     """Starts the server again where the one given was."""
     read_deliveries: Callable[[], list[Delivery] | None] = None  # type: ignore[assignment]
-
-    @property
-    def log(self) -> Path:
-        return self.server.log
 
     @property
     def version(self) -> str:
@@ -92,9 +88,6 @@ class LocalDeployment(Deployment):
         process = self.server.running.process()
         if process:
             process.send_signal(signal.SIGTERM)
-
-    def stop(self) -> Stop:
-        return processes.stop(self.server.running)
 
     def deliveries(self) -> list[Delivery] | None:
         found = self.read_deliveries()

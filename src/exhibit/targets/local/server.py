@@ -12,23 +12,20 @@ from pathlib import Path
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from exhibit import clients, processes
+from exhibit import processes
 from exhibit.clients import Client
 from exhibit.contract import Platform
 from exhibit.environments import Environment
 from exhibit.errors import ServerError
-from exhibit.model import TOLERANCE, Model, difference
+from exhibit.model import Model
 from exhibit.processes import Running
 from exhibit.targets import Started
+from exhibit.targets.first_prediction import NotReady, require_right_prediction
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.05
 # A port found free can be taken before the server binds it; each further try takes other ports.
 START_TRIES = 3
-
-
-class NotReady(Exception):
-    """Why the server is not ready yet."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ def _wait_until_ready(platform: Platform, model: Model, client: Client, server: 
                     if not processes.listens(server.running, server.ports["main"]):
                         raise NotReady("does not listen on its port")
                     listening = listening or time.monotonic() - began
-                    _require_right_prediction(platform, model, client, server, http)
+                    require_right_prediction(http, server.url, platform, client, model.golden)
         except NotReady as reason:
             raise ServerError(
                 platform.slug,
@@ -195,25 +192,3 @@ def _require_alive(platform: Platform, server: Server) -> None:
             f"Look into {server.log}.",
             processes.last_lines(server.log),
         )
-
-
-def _require_right_prediction(
-    platform: Platform, model: Model, client: Client, server: Server, http: httpx.Client
-) -> None:
-    predict, golden = platform.file.predict, model.golden.take(4)
-    try:
-        response = http.post(
-            server.url + predict.path,
-            content=client.encode(golden.rows),
-            headers={"Content-Type": predict.content_type},
-        )
-    except httpx.TransportError as error:
-        raise NotReady(f"{type(error).__name__}: {error}") from error
-    if response.status_code != 200:
-        raise NotReady(f"answered {response.status_code}: {response.text[:200]!r}")
-    try:
-        off = difference(clients.read(client, response.content, len(golden)), golden.expected)
-    except ValueError as error:
-        raise NotReady(str(error)) from error
-    if off > TOLERANCE:
-        raise NotReady(f"predictions differ from the golden answers by {off} (at most {TOLERANCE})")

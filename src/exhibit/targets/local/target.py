@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from exhibit import clients, companions, digests, environments, interrupts, processes, traffic
 from exhibit.companions import Companion
+from exhibit.console import out, step
 from exhibit.contract import NativeMetrics, Platform
 from exhibit.errors import ServerError
 from exhibit.gateway import Mirror
 from exhibit.model import Model
 from exhibit.monitoring import Monitoring
-from exhibit.processes import Running, Stop
-from exhibit.targets import Deployment, Started
+from exhibit.processes import Running
+from exhibit.targets import Deployment, Started, Status, Target
 from exhibit.targets.local import companions as local_companions
 from exhibit.targets.local import server as servers
 from exhibit.targets.local.deployment import LocalDeployment
@@ -28,29 +29,18 @@ from exhibit.workspace import Workspace, write_json
 _replicas = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class Status:
-    """One line of ``make status``."""
-
-    platform: str
-    state: str
-    url: str
-    gateway_url: str
-    pid: int | None
-    resident_bytes: int
-
-
-class LocalTarget:
+class LocalTarget(Target):
     """Everything of a deployment lies in ``.work/<platform>/local/``."""
 
     name = "local"
+    deployments = LocalDeployment
 
     def __init__(
         self, workspace: Workspace, model: Model | None, monitoring: Monitoring, *, hurried: bool = True
     ) -> None:
         """With `hurried` companions work as a demo needs it; without, as in production (windows take a week)."""
         self.workspace, self.monitoring, self.hurried = workspace, monitoring, hurried
-        self._model = model
+        self._model, self._told = model, False
 
     @property
     def model(self) -> Model:
@@ -58,12 +48,31 @@ class LocalTarget:
         assert self._model is not None, "deploying needs a model"
         return self._model
 
-    def deploy(self, platform: Platform) -> LocalDeployment:
-        """Starts the platform, or returns it if it already runs from this very folder and model.
+    def prepare(self, platforms: Sequence[Platform]) -> None:
+        wanted = [(one.file.title, name, one.lock) for name, one in companions.load(self.workspace).items()]
+        wanted += [(platform.title, platform.slug, platform.lock) for platform in platforms]
+        for title, name, lock in wanted:
+            if environments.find(self.workspace, name, lock) is None:
+                with step(f"{title}: environment"):
+                    environments.ensure(self.workspace, name, lock)
+        self.monitoring.binaries()
+        self._tell_missing()
 
-        Raises:
-            InstallError, ServerError: nothing of it is left running.
-        """
+    def watch(self) -> None:
+        self.monitoring.start()
+        self._tell_missing()
+
+    def _tell_missing(self) -> None:
+        """Once: a demo prepares each platform."""
+        if self.monitoring.missing and not self._told:
+            out.print(f"[yellow]{self.monitoring.missing}[/yellow]")
+            self._told = True
+
+    @property
+    def prometheus_url(self) -> str | None:
+        return self.monitoring.url
+
+    def deploy(self, platform: Platform) -> LocalDeployment:
         with suppress(ServerError):
             found = self.attach(platform)
             if found:
@@ -91,11 +100,6 @@ class LocalTarget:
         return deployment
 
     def attach(self, platform: Platform) -> LocalDeployment | None:
-        """The deployment that another command started; None if there is none.
-
-        Raises:
-            ServerError: it is noted but does not run any more, or runs from a folder or model that has changed since.
-        """
         record_path = self._folder(platform.slug) / "deployment.json"
         if not record_path.exists():
             return None
@@ -115,33 +119,33 @@ class LocalTarget:
         self._watch(deployment, gateway, {name: tuple(address) for name, address in record["scraped"].items()})
         return deployment
 
-    def down(self, slug: str) -> list[Stop]:
+    def down(self, slug: str) -> list[str]:
         """Stops whatever is noted of a platform, running or stale; the last lines of its log stay."""
         folder = self._folder(slug)
         with interrupts.deferred():
             self.monitoring.unwatch(slug)
             (folder / "deployment.json").unlink(missing_ok=True)
-            return [processes.stop(running) for running in processes.noted(folder)]
+            noted = {running.note.name.split(".")[0]: processes.stop(running) for running in processes.noted(folder)}
+            return [
+                f"{name}: ended by SIGKILL after {stop.seconds} s: SIGTERM was not enough" if stop.killed else name
+                for name, stop in noted.items()
+            ]
 
     def release_monitoring(self) -> None:
-        """Stops the monitoring if there is nothing left to watch."""
         if not self.noted_slugs():
             self.monitoring.stop()
 
     def down_all(self) -> None:
-        """Stops every deployment noted in this checkout, and the monitoring."""
         with interrupts.deferred():
             for slug in self.noted_slugs():
                 self.down(slug)
             self.monitoring.stop()
 
     def noted_slugs(self) -> list[str]:
-        """The platforms of which something is noted, also ones whose folder is gone."""
         folders = self.workspace.state.glob(f"*/{self.name}")
         return sorted(folder.parent.name for folder in folders if processes.noted(folder))
 
     def status(self) -> list[Status]:
-        """What is noted of each platform, and whether it is so."""
         lines = []
         for slug in self.noted_slugs():
             record_path = self._folder(slug) / "deployment.json"
@@ -151,10 +155,10 @@ class LocalTarget:
             lines.append(
                 Status(
                     slug,
+                    self.name,
                     "running" if alive and record else "starting" if alive else "stale: not running any more",
                     record.get("url", ""),
                     record.get("gateway_url", ""),
-                    server.pid if server else None,
                     processes.usage(server).resident_bytes if server else 0,
                 )
             )
@@ -214,6 +218,7 @@ class LocalTarget:
             if isinstance(native, NativeMetrics)
             else None,
             started=started,
+            log=self.workspace.relative(server.log),
             prometheus=self.monitoring.prometheus if gateway else None,
             scenarios=traffic.load_scenarios(self.workspace),
             companions=beside,

@@ -103,7 +103,8 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/metrics":
             self._send(200, self._metrics(), "text/plain; version=0.0.4")
         elif self.path in METADATA:
-            self._send_json(200, METADATA[self.path])
+            never = FAULT == "never_ready" and self.path.endswith("/ready")
+            self._send_json(503 if never else 200, METADATA[self.path])
         else:
             self._send_json(404, {"error": "no such page"})
 

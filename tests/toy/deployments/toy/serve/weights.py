@@ -1,9 +1,14 @@
-"""The toy's model: a logistic regression over the twelve features, in the standard library."""
+"""The toy's model: a logistic regression over the twelve features, in the standard library.
+
+Beside weights and bias its file may hold ``cpu_seconds``, which each call then takes longer, and ``fails_at``: what the
+whole parts of a row's features add up to, modulo 20, where the model fails.
+"""
 
 import json
 import math
 import os
 import struct
+import time
 
 from faults import FAULT
 
@@ -12,6 +17,10 @@ COLUMNS = 12
 
 class BadInput(ValueError):
     """Rows that cannot be predicted; the message is the reason."""
+
+
+class ModelFailed(ArithmeticError):
+    """The model cannot answer for a row that is right."""
 
 
 with open(os.environ["MODEL_PATH"], encoding="utf-8") as file:
@@ -36,6 +45,8 @@ def checked(rows: object) -> list[tuple[float, ...]]:
         raise BadInput("each value must fit into a float32") from None
     if not all(math.isfinite(value) for row in single for value in row):
         raise BadInput("each value must be finite")
+    if any(sum(map(int, row)) % 20 == MODEL.get("fails_at") for row in single):
+        raise ModelFailed  # here and not in predict: a batcher must not die of one caller's row
     return single
 
 
@@ -52,6 +63,12 @@ def explain(rows: list[tuple[float, ...]]) -> list[list[float]]:
 
 
 def predict(rows: list[tuple[float, ...]]) -> list[float]:
-    """P(late) of each row."""
-    scores = (MODEL["bias"] + sum(map(float.__mul__, MODEL["weights"], map(float, row))) for row in rows)
-    return [1 / (1 + math.exp(-score)) for score in scores]
+    """P(late) of each row; raises ValueError for a row of another length than the weights."""
+    until = time.thread_time() + MODEL.get("cpu_seconds", 0)
+    while time.thread_time() < until:
+        pass
+    products = ([weight * value for weight, value in zip(MODEL["weights"], row, strict=True)] for row in rows)
+    return [1 / (1 + math.exp(-(MODEL["bias"] + sum(product)))) for product in products]
+
+
+predict([(0.0,) * COLUMNS])  # a model that cannot answer this is not served

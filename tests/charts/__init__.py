@@ -1,0 +1,1 @@
+"""Charts without a cluster: what Helm makes of them, and what it refuses."""
