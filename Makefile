@@ -25,7 +25,7 @@ demo: .work/engine/.ready ## Train the model, start the servers, send traffic, a
 test: .work/engine/.ready ## Run all tests (TESTS=tests/unit for a part of them) but those that need a cluster
 	@$(EXHIBIT) prepare && .work/engine/bin/python -m pytest $(TESTS)
 test-kind: .work/engine/.ready ## Run the tests that need Docker: they make kind clusters of their own, and remove them
-	@.work/engine/bin/python -m pytest tests/kind
+	@$(EXHIBIT) model && .work/engine/bin/python -m pytest tests/docker tests/kind
 
 prepare: .work/engine/.ready ## Build everything that needs the network or time: a demo then works offline
 	@$(EXHIBIT) prepare --target "$(TARGET)"

@@ -1,3 +1,3 @@
-"""What `make test` leaves out: tests/kind needs a Docker engine and runs by `make test-kind`, where it is named."""
+"""What `make test` leaves out: tests/docker and tests/kind need a Docker engine; `make test-kind` names them."""
 
-collect_ignore = ["kind"]
+collect_ignore = ["docker", "kind"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -138,9 +138,9 @@ def _sampling(deployment: Deployment, run: Run, began: float) -> Iterator[None]:
 
     def sample() -> None:
         while not done.wait(deployment.SAMPLE_SECONDS):
-            resident = deployment.usage().resident_bytes
-            if resident:
-                run.memory.append((round(time.monotonic() - began, 2), round(resident / 2**20, 1)))
+            with suppress(Exception):  # a cluster may not answer in the middle of a rollout: that sample is missing
+                if resident := deployment.usage().resident_bytes:
+                    run.memory.append((round(time.monotonic() - began, 2), round(resident / 2**20, 1)))
 
     thread = threading.Thread(target=sample, name="memory-sampler", daemon=True)
     thread.start()

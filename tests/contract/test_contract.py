@@ -21,7 +21,8 @@ PLATFORMS = load_platforms(Workspace(ROOT))
 def copy(tmp_path: Path) -> Workspace:
     """A copy of the checkout's platform folders and formats, to be broken."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "deployments", tmp_path / "deployments", ignore=ignore)
+    for name in ("deployments", "charts"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     (tmp_path / "model").mkdir()
     shutil.copy(ROOT / "model" / "formats.yaml", tmp_path / "model")
     return Workspace(tmp_path)

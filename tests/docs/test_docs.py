@@ -12,6 +12,7 @@ import pytest
 from exhibit import evidence, scorecard
 from exhibit.contract import load_platforms
 from exhibit.render import sync
+from exhibit.targets.local.deployment import LocalDeployment
 from exhibit.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,8 @@ def test_generated_files_are_current(path: Path) -> None:
 
 
 def test_evidence_speaks_of_this_checkout() -> None:
-    stale = scorecard.build(WORKSPACE).stale
+    """That of local, which any machine can renew; of the others the scorecard says that it is stale."""
+    stale = {where: why for where, why in scorecard.build(WORKSPACE).stale.items() if where[1] == "local"}
     assert not stale, f"run make demo: {stale}"
 
 
@@ -44,13 +46,16 @@ def test_evidence_is_of_platforms_and_criteria_there_are() -> None:
         assert found.criterion in card.criteria
 
 
-def test_every_criterion_has_a_verdict_on_every_platform() -> None:
+@pytest.mark.parametrize("slug", PLATFORMS)
+def test_every_criterion_has_a_verdict(slug: str) -> None:
+    """On local, where it can be asked there; else on kind, where the platform's operator may not be to be had."""
     card = scorecard.build(WORKSPACE)
-    for slug in PLATFORMS:
-        for criterion in card.criteria:
-            found = card.outcome(slug, criterion)
-            assert found is not None, f"{slug} {criterion}: run make demo"
-            assert found.outcome in ("pass", "fail", "unsupported"), f"{slug} {criterion}: {found.message}"
+    for name, criterion in card.criteria.items():
+        target = "local" if criterion.fits(LocalDeployment) else "kind"
+        found = card.outcome(slug, name, target)
+        assert found is not None, f"{slug} {name}: run make demo TARGET={target}"
+        verdicts = ("pass", "fail", "unsupported", *(["not-run"] if "operator" in criterion.uses else []))
+        assert found.outcome in verdicts, f"{slug} {name}: {found.message}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())

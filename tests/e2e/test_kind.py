@@ -1,4 +1,4 @@
-"""`make test` runs without Docker; what needs it, tests/kind, is run by `make test-kind`."""
+"""`make test` runs without Docker; what needs it, tests/docker and tests/kind, is run by `make test-kind`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exhibit.workspace import Workspace
 
 def test_the_part_that_needs_docker_is_left_to_make_test_kind(request: pytest.FixtureRequest) -> None:
     """This machine could run it; it is skipped, with the reason and the number of tests, where it could not."""
-    files = sorted((toy.ROOT / "tests" / "kind").glob("test_*.py"))
+    files = sorted(path for name in ("docker", "kind") for path in (toy.ROOT / "tests" / name).glob("test_*.py"))
     functions = [
         node for path in files for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
     ]
@@ -25,4 +25,5 @@ def test_the_part_that_needs_docker_is_left_to_make_test_kind(request: pytest.Fi
         cluster.check_tools(Workspace(toy.ROOT))
     except cluster.ClusterError as error:
         reasons = "; ".join([error.line(), *error.detail.splitlines()])
-        pytest.skip(f"{count} tests of tests/kind cannot be run on this machine by `make test-kind`: {reasons}")
+        left = f"{count} tests of tests/docker and tests/kind"
+        pytest.skip(f"{left} cannot be run on this machine by `make test-kind`: {reasons}")

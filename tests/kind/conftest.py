@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -111,6 +113,19 @@ def eventually(holds: Callable[[], object], seconds: float = 60) -> bool:
     return bool(done)
 
 
+def exhibit(checkout: Workspace, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a verb in the checkout."""
+    return subprocess.run(
+        [sys.executable, "-m", "exhibit", *arguments],
+        cwd=checkout.root,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
 def clear(workspace: Workspace) -> None:
     """Removes both clusters and their network: in the end, or what a run that was killed has left."""
     subprocess.run(["kind", "delete", "cluster", f"--name={OTHER}"], capture_output=True, check=True)
@@ -173,6 +188,10 @@ def complete(workspace: Workspace) -> None:
     """Adds what a cluster needs to the toy's checkout."""
     shutil.copytree(ROOT / "charts", workspace.charts)
     (workspace.deployments / TOY / "values.yaml").write_text(json.dumps(HEALTHY))
+    (workspace.model / "requirements.txt").write_text("# nothing\n")
+    manifest = workspace.model / "artifacts" / "manifest.json"
+    current = {"inputs_sha256": models.inputs_sha256(workspace)}
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **current}))
     describe(workspace.root, DEPLOYED)
 
 

@@ -19,7 +19,7 @@ from exhibit import cluster, processes, versions
 from exhibit.cluster import NAMESPACE, Cluster, ClusterError, connection, description, life
 from exhibit.workspace import Workspace
 
-from .conftest import MINE, NETWORK, OTHER, ROOT, eventually, networks
+from .conftest import MINE, NETWORK, OTHER, ROOT, eventually, exhibit, networks
 
 IMAGE = "exhibit-h/loaded:1"
 POD = """
@@ -33,19 +33,6 @@ spec:
       image: none:1
       securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 """
-
-
-def exhibit(checkout: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a verb in the checkout."""
-    return subprocess.run(
-        [sys.executable, "-m", "exhibit", *arguments],
-        cwd=checkout.root,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
 
 
 def in_kubectl(what: str) -> list[str]:

@@ -42,6 +42,7 @@ capabilities:
   offline_batch: {none: none here, source: "https://toy.example/4"}
   request_batching: {none: none here, source: "https://toy.example/5"}
   native_explanation: {none: none here, source: "https://toy.example/6"}
+  operator: {none: none here, source: "https://toy.example/7"}
 """
 FACTS = """
 licence: Apache-2.0

@@ -21,7 +21,7 @@ def criterion(name: str, add_on: str | None = None) -> Criterion:
     def check(_: Deployment) -> Finding:
         raise NotImplementedError
 
-    return Criterion("serving", name, "Does it?", {}, (), (), add_on, check)
+    return Criterion("serving", name, "Does it?", {}, (), (), (), add_on, check)
 
 
 def evidence(name: str, outcome: Outcome, add_on: str | None = None) -> Evidence:

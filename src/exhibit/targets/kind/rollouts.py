@@ -8,6 +8,7 @@ import http.client
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from kubernetes.client import AppsV1Api, CoreV1Api
@@ -122,6 +123,8 @@ class KindCanary(Canary):
 
     def __init__(self, rollouts: KindRollouts, release: Release) -> None:
         self._rollouts, self.release = rollouts, release
+        # A client of its own: while it forwards a port, Kubernetes' client is of no use to other threads.
+        self._forwarding = CoreV1Api(replace(release.cluster).api)
 
     def replace(self, version: Version) -> None:
         # The gateway looks names up each second. Until it has, it would ask a pod that is gone, or of another version.
@@ -175,7 +178,7 @@ class KindCanary(Canary):
         Raises:
             ServerError: the gateway is not there, or refuses.
         """
-        api = CoreV1Api(self.release.cluster.api)
+        api = self._forwarding
         name = f"{self._rollouts.release.name}-gateway"
         pods = api.list_namespaced_pod(NAMESPACE, label_selector=f"{INSTANCE}={name}").items
         pods = [pod for pod in pods if pod.metadata.deletion_timestamp is None]
