@@ -48,7 +48,7 @@ class Exhibit:
 def gather(workspace: Workspace, card: Scorecard) -> list[Exhibit]:
     """The last run of every platform on every target, in the scorecard's order."""
     built = [option.platform for option in card.options if option.platform]
-    targets = sorted({"local"} | {one.target for cell in card.cells.values() for one in cell.evidence})
+    targets = sorted({one.target for cell in card.cells.values() for one in cell.evidence} | {"local"}, reverse=True)
     runs = [
         (platform, target, run)
         for platform in built

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -64,11 +65,10 @@ class Doors:
             return f"http://{HOST}:{mapped[door.node_port]}"
         return f"http://{HOST}:{self._forward(door)}"
 
-    def close(self, services: Iterable[str]) -> None:
-        """Ends the port-forwards to these Services."""
-        names = tuple(f"{service}." for service in services)
+    def close(self, services: re.Pattern[str]) -> None:
+        """Ends the port-forwards to Services of these names, and to theirs (``<name>-<companion>``)."""
         for running in processes.noted(self.folder):
-            if running.note.name.startswith(names):
+            if services.match(running.note.name):
                 processes.stop(running)
 
     def _forward(self, door: Door) -> int:

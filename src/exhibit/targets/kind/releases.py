@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from exhibit.cluster import NAMESPACE, Cluster
-from exhibit.errors import ServerError
+from exhibit.errors import ClusterError, ServerError
 from exhibit.workspace import write_atomically
 
 INSTANCE = "app.kubernetes.io/instance"
@@ -21,6 +21,7 @@ SOURCE = "exhibit/source"
 REVISION = "exhibit/revision"
 """Annotation of pods: a digest of everything they were made from, by which a rollout is known to be over."""
 LOG_LINES = 20
+PENDING = "another operation (install/upgrade/rollback) is in progress"
 HOPELESS = frozenset(
     {
         "CrashLoopBackOff",
@@ -63,7 +64,14 @@ class Release:
         own = self.folder / f"{self.name}.values.json"
         write_atomically(own, json.dumps(values, indent=2))
         files = [part for path in (*values_files, own) for part in ("--values", str(path))]
-        self.cluster.helm("upgrade", "--install", self.name, str(chart), "--namespace", NAMESPACE, *files)
+        argv = ("upgrade", "--install", self.name, str(chart), "--namespace", NAMESPACE, *files)
+        try:
+            self.cluster.helm(*argv)
+        except ClusterError as error:
+            if PENDING not in error.detail:
+                raise
+            self.uninstall()  # an earlier command was killed in the middle: Helm holds that for ever to go on
+            self.cluster.helm(*argv)
 
     def uninstall(self) -> bool:
         """Removes all of it and waits until it is gone; whether there was anything."""

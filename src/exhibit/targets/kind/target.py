@@ -6,6 +6,8 @@ import base64
 import hashlib
 import itertools
 import json
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -124,8 +126,8 @@ class KindTarget(Target):
             # After the server: what they take to start is not to lengthen what it takes.
             doors |= self._install_companions(platform)
             doors |= self._install_gateway(platform)
-            self._wait_until_right(platform, self._release(f"{platform.slug}-gateway"), doors["gateway.main"])
-        except BaseException:
+            self._wait_until_right(platform, self._release(platform.slug, "gateway"), doors["gateway.main"])
+        except KeyboardInterrupt:  # what failed, on the other hand, stays to be looked at; deploying again mends it
             self.down(platform.slug)
             raise
         record = {"doors": addresses.noted(doors), "started": asdict(started), **self._identity(platform)}
@@ -149,50 +151,52 @@ class KindTarget(Target):
 
     def down(self, slug: str) -> list[str]:
         with interrupts.deferred():
-            (self._folder(slug) / "deployment.json").unlink(missing_ok=True)
-            if not self._is_there():
-                return []
-            releases = [name for name in self._releases() if name == slug or name.startswith(f"{slug}-")]
-            ended = [name for name in releases if self._release(name).uninstall()]
-            self.monitoring.doors.close(releases)
-            self._forget_artifacts(slug)
+            ended = []
+            if self._is_there():
+                own = re.compile(rf"{re.escape(slug)}(-(gateway|detectors|canary|replica-\d+))?")
+                names = self.cluster.helm("list", "--namespace", NAMESPACE, "--all", "--short").split()
+                ended = [
+                    name
+                    for name in names
+                    if own.fullmatch(name) and Release(self.cluster, name, self._folder(slug)).uninstall()
+                ]
+                self.monitoring.doors.close(services=own)
+                self._forget_artifacts(slug)
+            shutil.rmtree(self._folder(slug), ignore_errors=True)
             return ended
 
     def down_all(self) -> None:
-        if self._is_there():
-            for slug in self.noted_slugs():
-                self.down(slug)
+        for slug in self.noted_slugs():
+            self.down(slug)
 
     def release_monitoring(self) -> None:
         """It belongs to the cluster, not to what is deployed there: nothing is ended."""
 
     def noted_slugs(self) -> list[str]:
-        """Those a deployment was noted of; what a failed one left is ended by naming its platform."""
-        return sorted(path.parent.parent.name for path in self.workspace.state.glob(f"*/{self.name}/deployment.json"))
+        folders = self.workspace.state.glob(f"*/{self.name}")
+        return sorted(path.parent.name for path in folders if path.parent.name != self.name)
 
     def status(self) -> list[Status]:
-        lines = []
-        found = self._is_there()
+        lines, there = [], self._is_there()
         for slug in self.noted_slugs():
-            record = json.loads((self._folder(slug) / "deployment.json").read_text())
-            doors = addresses.read(record["doors"])
-            pods = self._release(slug).pods() if found else []
-            url, gateway = (
-                self.monitoring.doors.url(doors[f"{p}.main"]) if pods else "" for p in ("server", "gateway")
-            )
-            state = "running" if pods else "stale: not running any more"
-            lines.append(Status(slug, self.name, state, url, gateway, nodes.usage(pods).resident_bytes))
+            note = self._folder(slug) / "deployment.json"
+            pods = self._release(slug).pods() if there else []
+            if not (note.exists() and pods):
+                state = "failed, or starting" if pods else "stale: not running any more"
+                lines.append(Status(slug, self.name, state, "", "", nodes.usage(pods).resident_bytes))
+                continue
+            doors = addresses.read(json.loads(note.read_text())["doors"])
+            url, gateway = (self.monitoring.doors.url(doors[f"{part}.main"]) for part in ("server", "gateway"))
+            lines.append(Status(slug, self.name, "running", url, gateway, nodes.usage(pods).resident_bytes))
         return lines
 
     @cached_property
     def _companions(self) -> Mapping[str, companions.Companion]:
         return companions.load(self.workspace)
 
-    def _release(self, name: str) -> Release:
-        return Release(self.cluster, name, self._folder(name))
-
-    def _releases(self) -> list[str]:
-        return self.cluster.helm("list", "--namespace", NAMESPACE, "--all", "--short").split()
+    def _release(self, slug: str, part: str = "") -> Release:
+        """The platform's own release, or another `part` of its deployment."""
+        return Release(self.cluster, f"{slug}-{part}" if part else slug, self._folder(slug))
 
     def _install(self, platform: Platform, release: Release, more: Mapping[str, Any]) -> str:
         """Installs the platform's chart with `more` values than its own; the revision of its pods."""
@@ -222,7 +226,7 @@ class KindTarget(Target):
         """Installs them and waits until they are ready; the doors of what this machine asks of them."""
         if not self._companions:
             return {}
-        release = self._release(f"{platform.slug}-detectors")
+        release = self._release(platform.slug, "detectors")
         services = {name: self._service(platform, one) for name, one in self._companions.items()}
         doors = self.monitoring.doors.choose(
             (f"{name}.{port}", f"{release.name}-{name}", number)
@@ -246,7 +250,7 @@ class KindTarget(Target):
     def _install_gateway(self, platform: Platform) -> dict[str, Door]:
         """Installs it and waits until gateway and companions are ready; the door of the gateway."""
         slug = platform.slug
-        release = self._release(f"{slug}-gateway")
+        release = self._release(slug, "gateway")
         doors = self.monitoring.doors.choose([("gateway.main", release.name, GATEWAY_PORTS["main"])])
         values: dict[str, Any] = {"platform": slug, "service": {"nodePorts": _node_ports(doors)}}
         for one in self._companions.values():
@@ -259,7 +263,7 @@ class KindTarget(Target):
         release.install(self.workspace.charts / "gateway", [], values)
         release.wait_available(READY_SECONDS)
         if self._companions:
-            self._release(f"{slug}-detectors").wait_available(READY_SECONDS)
+            self._release(slug, "detectors").wait_available(READY_SECONDS)
         return doors
 
     def _service(self, platform: Platform, one: companions.Companion) -> dict[str, Any]:
@@ -343,7 +347,7 @@ class KindTarget(Target):
 
     @contextmanager
     def _replica(self, platform: Platform) -> Iterator[KindDeployment]:
-        release = self._release(f"{platform.slug}-replica-{next(_replicas)}")
+        release = self._release(platform.slug, f"replica-{next(_replicas)}")
         began = time.monotonic()
         try:
             # It leaves no gateway behind: SIGTERM is to reach it with requests in flight.
@@ -356,7 +360,7 @@ class KindTarget(Target):
                 yield deployment
         finally:
             with interrupts.deferred():
-                self.monitoring.doors.close([release.name])
+                self.monitoring.doors.close(services=re.compile(re.escape(release.name)))
                 release.uninstall()
 
     def _deployment(
@@ -375,7 +379,7 @@ class KindTarget(Target):
             name, port = key.split(".")
             if name in self._companions:
                 beside.setdefault(name, {})[port] = url
-        gateway = self._release(f"{platform.slug}-gateway")
+        gateway = self._release(platform.slug, "gateway")
 
         def recover() -> None:
             release.wait_available(READY_SECONDS)
