@@ -23,7 +23,7 @@ demo: .work/engine/.ready ## Train the model, start the servers, send traffic, a
 	@$(EXHIBIT) demo $(PLATFORMS) --target "$(TARGET)"
 
 test: .work/engine/.ready ## Run all tests (TESTS=tests/unit for a part of them) but those that need a cluster
-	@$(EXHIBIT) prepare && .work/engine/bin/python -m pytest $(TESTS)
+	@$(EXHIBIT) prepare && .work/engine/bin/python -m pytest -n 3 $(TESTS)
 test-kind: .work/engine/.ready ## Run the tests that need Docker: they make kind clusters of their own, and remove them
 	@$(EXHIBIT) model && .work/engine/bin/python -m pytest tests/docker tests/kind
 

@@ -17,13 +17,13 @@ from served import BUDGET_SECONDS, REQUEST_ROWS, ServedModel
 CLIENT: Any = SimpleNamespace()
 exec(rig.CLIENT, vars(CLIENT))
 FAULTS = {
-    "hangs": r"no answer within 0\.2 s",
+    "hangs": r"no answer within 1\.0 s",
     "answers 500": r"answered 500: 'broken'",
     "hangs up": r"Disconnected",
     "is no JSON": r"JSONDecodeError",
     "is one short": r"an answer of shape \[511\] to 512 rows",
     "is endless": r"an answer of more than 1048576 bytes",
-    "dribbles": r"no answer within 0\.2 s",
+    "dribbles": r"no answer within 1\.0 s",
 }
 
 
@@ -35,7 +35,7 @@ class Asked(unittest.TestCase):
         self.addCleanup(self.stub.close)
         self.model = self.asking(self.stub.url)
 
-    def asking(self, url: str, answer_seconds: float = 0.2) -> ServedModel:
+    def asking(self, url: str, answer_seconds: float = 1.0) -> ServedModel:
         model = ServedModel(url, "application/json", CLIENT, self.stub.loop, answer_seconds)
         self.addCleanup(lambda: asyncio.run_coroutine_threadsafe(model.close(), self.stub.loop).result())
         return model
@@ -52,7 +52,7 @@ class Asked(unittest.TestCase):
     def test_every_kind_of_trouble_is_a_missing_prediction_and_ends(self) -> None:
         rows = rig.flights(2 * REQUEST_ROWS)
         for fault, reason in FAULTS.items():
-            with self.subTest(fault=fault), mock.patch("served.LONGEST_PAUSE_SECONDS", 0.5):
+            with self.subTest(fault=fault), mock.patch("served.LONGEST_PAUSE_SECONDS", 1.0):
                 self.model, self.stub.fault, self.stub.sizes = self.asking(self.stub.url), fault, []
                 with self.assertLogs("detectors", "WARNING") as log:
                     self.assertTrue(np.isnan(self.ask(rows)).all())

@@ -361,7 +361,7 @@ class ProcessesAreReplaced(WithService):
 
 
 class TheDeadlineHolds(WithService):
-    options = ("--deadline-seconds", "1")
+    options = ("--deadline-seconds", "4")
 
     def test_a_model_that_does_not_answer_ends_in_503_and_the_worker_goes_on(self) -> None:
         [begun] = self.start()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 import pytest
 import toy
+from filelock import FileLock
 
-from exhibit import criteria
+from exhibit import companions
 from exhibit import model as models
 from exhibit.contract import load_platforms
-from exhibit.criteria import Criterion
 from exhibit.monitoring import Monitoring
 from exhibit.targets.local import LocalTarget
 from exhibit.targets.local.deployment import LocalDeployment
@@ -23,23 +24,34 @@ Deploy = Callable[..., LocalDeployment]
 
 
 @pytest.fixture(scope="session")
-def asked() -> dict[str, Criterion]:
-    """The criteria of this checkout."""
-    return criteria.discover(Workspace(toy.ROOT))
+def _workspace(tmp_path_factory: pytest.TempPathFactory, building: FileLock) -> Workspace:
+    """The healthy toy's checkout, whose environments the others share."""
+    workspace = toy.make(tmp_path_factory.mktemp("healthy"), companions=True)
+    toy.share_prometheus(workspace)
+    with building:
+        toy.share_environments(workspace)
+    return workspace
 
 
 @pytest.fixture(scope="session")
-def _target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTarget]:
-    workspace = toy.make(tmp_path_factory.mktemp("healthy"), companions=True)
-    toy.share_prometheus(workspace)
-    toy.share_environments(workspace)
-    target = LocalTarget(workspace, models.load(workspace), Monitoring(workspace))
-    target.monitoring.start()
+def _monitoring(_workspace: Workspace) -> Iterator[Monitoring]:
+    """What watches every deployment that is to be watched."""
+    monitoring = Monitoring(_workspace)
     try:
-        with target.deploy(load_platforms(workspace)[toy.SLUG]):
+        monitoring.start()
+        yield monitoring
+    finally:
+        monitoring.stop()
+
+
+@pytest.fixture(scope="session")
+def _target(_workspace: Workspace, _monitoring: Monitoring) -> Iterator[LocalTarget]:
+    target = LocalTarget(_workspace, models.load(_workspace), _monitoring)
+    try:
+        with target.deploy(load_platforms(_workspace)[toy.SLUG]):
             yield target
     finally:
-        target.down_all()
+        target.down(toy.SLUG)
 
 
 @pytest.fixture
@@ -52,8 +64,11 @@ def healthy(_target: LocalTarget) -> Iterator[LocalDeployment]:
 
 
 @pytest.fixture
-def deploy(_target: LocalTarget, tmp_path: Path) -> Iterator[Deploy]:
-    """Deploys the toy with a fault, in a checkout of its own that shares the healthy one's environments."""
+def deploy(_workspace: Workspace, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deploy]:
+    """Deploys the toy with a fault, in a checkout of its own that shares the healthy one's environments.
+
+    Companions take seconds each to start: only those named in `beside` are there.
+    """
     started: list[tuple[LocalTarget, LocalDeployment]] = []
 
     def start(
@@ -61,14 +76,17 @@ def deploy(_target: LocalTarget, tmp_path: Path) -> Iterator[Deploy]:
         edits: Mapping[str, tuple[str, str]] | None = None,
         *,
         watched: bool = False,
-        companions: bool = False,
+        beside: Set[str] = frozenset(),
     ) -> LocalDeployment:
         # In Prometheus a deployment is known by its slug, so a watched one needs one of its own (and an environment).
         slug = f"{toy.SLUG}-{fault.replace('_', '-') or next(_numbers)}" if watched else toy.SLUG
-        workspace = toy.make(tmp_path / "checkout", slug=slug, fault=fault, edits=edits, companions=companions)
+        workspace = toy.make(tmp_path / "checkout", slug=slug, fault=fault, edits=edits, companions=bool(beside))
+        for name in companions.load(workspace):
+            if name not in beside:
+                shutil.rmtree(workspace.root / "monitoring" / name)
         workspace.state.mkdir()
-        (workspace.state / "envs").symlink_to(_target.workspace.state / "envs")
-        monitoring = _target.monitoring if watched else Monitoring(workspace)
+        (workspace.state / "envs").symlink_to(_workspace.state / "envs")
+        monitoring = request.getfixturevalue("_monitoring") if watched else Monitoring(workspace)
         target = LocalTarget(workspace, models.load(workspace), monitoring)
         deployment = target.deploy(load_platforms(workspace)[slug])
         started.append((target, deployment))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import toy
+from filelock import FileLock
 
 from exhibit import companions, environments
 from exhibit.workspace import Workspace
@@ -17,11 +18,12 @@ HERE = Workspace(toy.ROOT)
 COMPANIONS = companions.load(HERE)
 
 
-def run_tests(name: str, licence: str, *modules: str) -> None:
+def run_tests(building: FileLock, name: str, licence: str, *modules: str) -> None:
     libraries, folder = COMPANIONS[name].file.licences[licence], COMPANIONS[name].folder
     if not libraries.runs_here:
         pytest.skip(f"its {licence} libraries need Python {' or '.join(libraries.python or ())}")
-    environment = environments.ensure(HERE, name, folder / libraries.lock)
+    with building:
+        environment = environments.ensure(HERE, name, folder / libraries.lock)
     done = subprocess.run(
         [environment.python, "-m", "unittest", *(modules or ["discover"])],
         cwd=folder,
@@ -34,23 +36,25 @@ def run_tests(name: str, licence: str, *modules: str) -> None:
     assert re.search(r"Ran [1-9]\d* tests?", done.stderr), done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMPANIONS)
-def test_passes_its_own_tests(name: str) -> None:
-    run_tests(name, COMPANIONS[name].licence)
+def test_passes_its_own_tests(name: str, building: FileLock) -> None:
+    run_tests(building, name, COMPANIONS[name].licence)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "licence"),
     [(name, licence) for name, one in COMPANIONS.items() for licence in one.file.licences if licence != one.licence],
 )
-def test_what_uses_the_library_passes_under_the_other_licence(name: str, licence: str) -> None:
+def test_what_uses_the_library_passes_under_the_other_licence(name: str, licence: str, building: FileLock) -> None:
     """Those of its tests that import a module which imports alibi; the others do not see the difference."""
     sources = {path.stem: path.read_text(encoding="utf-8") for path in COMPANIONS[name].folder.glob("*.py")}
     users = [module for module, text in sources.items() if re.search(r"^from alibi", text, re.MULTILINE)]
     imports = re.compile(rf"^(?:from|import) (?:{'|'.join(users)})\b", re.MULTILINE)
     modules = [module for module, text in sources.items() if module.startswith("test_") and imports.search(text)]
     assert modules, f"no test of {name} uses {users}"
-    run_tests(name, licence, *modules)
+    run_tests(building, name, licence, *modules)
 
 
 @pytest.mark.parametrize(

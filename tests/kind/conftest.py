@@ -195,6 +195,16 @@ def complete(workspace: Workspace) -> None:
     describe(workspace.root, DEPLOYED)
 
 
+def copied(bench: Workspace, root: Path, *, companions: bool) -> Workspace:
+    """This checkout's platforms and model, with a state of their own: they are deployed to the same cluster."""
+    left_out = () if companions else (file.parent.name for file in ROOT.glob("monitoring/*/service.yaml"))
+    for name in ("deployments", "model", "charts", "monitoring", "traffic"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", *left_out))
+    shutil.copy(ROOT / "versions.yaml", root)
+    shutil.copy(bench.root / "kind-config.yaml", root)
+    return Workspace(root)
+
+
 def platform_of(workspace: Workspace) -> Platform:
     """The toy of the checkout."""
     return load_platforms(workspace)[TOY]

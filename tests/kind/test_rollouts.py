@@ -98,6 +98,15 @@ def test_fails_on_a_defect(name: str, deploy: Deploy, monkeypatch: pytest.Monkey
     assert re.search(case.says, finding.message), finding.message
 
 
+def test_a_chart_alone_restores_nothing(healthy: KindDeployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The criterion about operators passes in test_kubeflow.py."""
+    criterion = criteria.discover(Workspace(toy.ROOT))["deployment_focus/operator_restores_deployment"]
+    monkeypatch.setitem(criterion.check.__globals__, "SECONDS", 10.0)
+    finding = criterion.check(healthy)
+    assert finding.outcome is Outcome.FAIL, finding
+    assert "still not served" in finding.message
+
+
 def test_a_server_that_does_not_look_at_its_model_takes_a_bad_one(
     toys: KindTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,8 @@ from exhibit.errors import ServerError
 
 HOST = "127.0.0.1"
 FORWARD_SECONDS = 20
+# A forward leads to one pod, and ends when it is asked after that pod has: begun anew, it leads to another.
+_AGAIN = ("sh", "-c", 'while :; do "$@"; sleep 1; done', "forward")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Door:
 
 
 class Doors:
-    """The doors of one cluster. A port-forward is a process noted in `folder`; it ends with the pod it leads to."""
+    """The doors of one cluster. A port-forward is a process noted in `folder`; with a pod it loses one request."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
@@ -82,6 +84,7 @@ class Doors:
         running = processes.start(
             f"{name}.{port}",
             [
+                *_AGAIN,
                 kubectl,
                 *self.cluster.options,
                 f"--namespace={NAMESPACE}",

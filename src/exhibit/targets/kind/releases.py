@@ -20,6 +20,8 @@ INSTANCE = "app.kubernetes.io/instance"
 SOURCE = "exhibit/source"
 REVISION = "exhibit/revision"
 """Annotation of pods: a digest of everything they were made from, by which a rollout is known to be over."""
+OF = "exhibit/of"
+"""Label of what is made for a platform beside its releases, by which it goes with them."""
 LOG_LINES = 20
 PENDING = "another operation (install/upgrade/rollback) is in progress"
 HOPELESS = frozenset(

@@ -16,12 +16,12 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import portforward
 
 from exhibit import gateway, interrupts
-from exhibit.cluster import NAMESPACE, Cluster
+from exhibit.cluster import NAMESPACE
 from exhibit.errors import ServerError
 from exhibit.model import Version
 from exhibit.rollouts import Canary, Rollouts, until
 from exhibit.targets import Deployment
-from exhibit.targets.kind.releases import INSTANCE, Release
+from exhibit.targets.kind.releases import INSTANCE, OF, Release
 
 READY_SECONDS = 120
 KNOWN_SECONDS = 20.0
@@ -45,7 +45,7 @@ class KindRollouts(Rollouts):
         self._served: Mapping[str, Any] = {}
 
     def update(self, version: Version) -> None:
-        values = {**self._served, **model_values(self.release.cluster, version, self.format_name)}
+        values = {**self._served, **model_values(self.release, version, self.format_name)}
         before, self._served = self._served, values
         try:
             self.release.wait(self.install(self.release, values), READY_SECONDS)
@@ -56,7 +56,7 @@ class KindRollouts(Rollouts):
     def refused(self, version: Version, within_seconds: float) -> str | None:
         before = self._served
         try:
-            values = {**before, **model_values(self.release.cluster, version, self.format_name)}
+            values = {**before, **model_values(self.release, version, self.format_name)}
             self.release.wait(self.install(self.release, values), within_seconds)
         except ServerError as error:
             return error.found
@@ -129,7 +129,7 @@ class KindCanary(Canary):
     def replace(self, version: Version) -> None:
         # The gateway looks names up each second. Until it has, it would ask a pod that is gone, or of another version.
         self.remove()
-        own = model_values(self.release.cluster, version, self._rollouts.format_name)
+        own = model_values(self._rollouts.release, version, self._rollouts.format_name)
         self.release.wait(self._rollouts.install(self.release, {**own, "drainSeconds": 0}), READY_SECONDS)
         self._until_known(1)
         self.version, self._before = version, self._counted()
@@ -203,20 +203,20 @@ class KindCanary(Canary):
         return "\n".join(texts)
 
 
-def model_values(cluster: Cluster, version: Version, format_name: str) -> dict[str, Any]:
-    """Chart values by which `version` is served; its ConfigMap is made if it is not there."""
+def model_values(release: Release, version: Version, format_name: str) -> dict[str, Any]:
+    """Chart values by which `version` is served; its ConfigMap, which goes with the platform's `release`, is made."""
     if version.name == "current":
         return {"model": {"configMap": ""}}
     files = version.files(format_name)
     digest = hashlib.sha256(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files))).hexdigest()[:12]
-    name = f"model-{version.name.replace('_', '-')}-{digest}"
+    name = f"{release.name}-model-{version.name.replace('_', '-')}-{digest}"
     body = {
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "exhibit"}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "exhibit", OF: release.name}},
         "immutable": True,
         "binaryData": {name: base64.b64encode(content).decode() for name, content in files.items()},
     }
     try:
-        CoreV1Api(cluster.api).create_namespaced_config_map(NAMESPACE, body)
+        CoreV1Api(release.cluster.api).create_namespaced_config_map(NAMESPACE, body)
     except ApiException as error:
         if error.status != 409:  # it is there: the name tells the content
             raise

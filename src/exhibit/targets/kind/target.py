@@ -36,7 +36,7 @@ from exhibit.targets.kind import addresses, nodes
 from exhibit.targets.kind.addresses import Door
 from exhibit.targets.kind.deployment import KindDeployment
 from exhibit.targets.kind.monitoring import KindMonitoring
-from exhibit.targets.kind.releases import INSTANCE, REVISION, Release
+from exhibit.targets.kind.releases import INSTANCE, OF, REVISION, Release
 from exhibit.targets.kind.rollouts import KindRollouts
 from exhibit.versions import load as load_versions
 from exhibit.workspace import Workspace, write_json
@@ -301,7 +301,7 @@ class KindTarget(Target):
         body = {
             "metadata": {
                 "name": name,
-                "labels": {"app.kubernetes.io/managed-by": "exhibit", "exhibit/of": platform.slug},
+                "labels": {"app.kubernetes.io/managed-by": "exhibit", OF: platform.slug},
             },
             "immutable": True,
             "binaryData": {path.name: base64.b64encode(path.read_bytes()).decode() for path in paths},
@@ -314,9 +314,7 @@ class KindTarget(Target):
         return name
 
     def _forget_artifacts(self, slug: str) -> None:
-        CoreV1Api(self.cluster.api).delete_collection_namespaced_config_map(
-            NAMESPACE, label_selector=f"exhibit/of={slug}"
-        )
+        CoreV1Api(self.cluster.api).delete_collection_namespaced_config_map(NAMESPACE, label_selector=f"{OF}={slug}")
 
     def _image(self, platform: Platform) -> Image:
         if platform.slug not in self._images:
@@ -383,6 +381,7 @@ class KindTarget(Target):
 
         def recover() -> None:
             release.wait_available(READY_SECONDS)
+            self._wait_until_right(platform, release, doors["server.main"])
             self._wait_until_right(platform, gateway, doors["gateway.main"])
 
         def attach(other: Release) -> KindDeployment:
