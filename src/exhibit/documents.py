@@ -42,8 +42,15 @@ def load(path: Path, model: type[Model], name: str) -> tuple[Model | None, list[
 
 
 def plain(path: Path) -> dict[str, Any]:
-    """What a YAML file of ours holds, unchecked: one whose schema somebody else checks (Helm, say)."""
-    return dict(_plain(YAML(typ="rt").load(path.read_text(encoding="utf-8"))) or {})
+    """What a YAML file of ours holds, unchecked: one whose schema somebody else checks (Helm, say).
+
+    Raises:
+        ExhibitError: it is not YAML.
+    """
+    try:
+        return dict(_plain(YAML(typ="rt").load(path.read_text(encoding="utf-8"))) or {})
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise _syntax_breach("/".join(path.parts[-3:]), error) from error
 
 
 def _plain(node: Any) -> Any:

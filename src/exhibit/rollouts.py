@@ -87,7 +87,7 @@ class Rollouts(ABC):
 
     @abstractmethod
     def delete_workload(self) -> None:
-        """Deletes the Kubernetes Deployment the servers belong to, and returns at once."""
+        """Deletes the Kubernetes Deployment the servers belong to; returns once none of them is served any more."""
 
     @abstractmethod
     def kill_one(self) -> None:

@@ -146,6 +146,8 @@ def bench(what_it_takes: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     complete(workspace)
     with apart(workspace.root, DEPLOYED):
         cluster.remove(workspace)  # what a run that was killed has left
+        for network in cluster.engine().networks.list(names=[DEPLOYED]):
+            network.remove()
         try:
             cluster.ensure(workspace)
             KindTarget(workspace, models.load(workspace)).watch()

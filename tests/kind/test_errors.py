@@ -55,11 +55,6 @@ def test_a_value_of_the_wrong_type_is_named(checkout: Workspace) -> None:
     require_deployed(checkout)
 
 
-def test_values_that_are_no_yaml_are_named(checkout: Workspace) -> None:
-    (checkout.deployments / TOY / "values.yaml").write_text("probes: {ready: [}")
-    assert f"deployments/{TOY}/values.yaml" in refused(checkout)
-
-
 def test_a_server_that_does_not_start_tells_why(checkout: Workspace) -> None:
     spoil(checkout, environment={"FAULT": "dies_at_once"})
     said = refused(checkout)
@@ -101,3 +96,8 @@ def test_a_cluster_that_was_deleted_behind_our_back_is_named(checkout: Workspace
     done = exhibit(checkout, "cluster")
     assert done.returncode == 0, done.stdout + done.stderr
     require_deployed(checkout)
+
+
+def test_values_that_are_no_yaml_are_named(checkout: Workspace) -> None:
+    (checkout.deployments / TOY / "values.yaml").write_text("probes: {ready: [}")
+    assert f"deployments/{TOY}/values.yaml" in refused(checkout)

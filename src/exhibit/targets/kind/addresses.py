@@ -68,9 +68,9 @@ class Doors:
         return f"http://{HOST}:{self._forward(door)}"
 
     def close(self, services: re.Pattern[str]) -> None:
-        """Ends the port-forwards to Services of these names, and to theirs (``<name>-<companion>``)."""
+        """Ends the port-forwards to Services of these names."""
         for running in processes.noted(self.folder):
-            if services.match(running.note.name):
+            if services.fullmatch(running.note.name.split(".")[0]):
                 processes.stop(running)
 
     def _forward(self, door: Door) -> int:

@@ -110,8 +110,11 @@ class KindRollouts(Rollouts):
         )
 
     def delete_workload(self) -> None:
+        before = {pod.metadata.uid for pod in self.release.pods()}
         for one in self.release.workloads():
             AppsV1Api(self.release.cluster.api).delete_namespaced_deployment(one.metadata.name, NAMESPACE)
+        # Its pods are told to end a moment later: till then they would be taken for what was made again.
+        until(lambda: before.isdisjoint(pod.metadata.uid for pod in self.release.pods()), READY_SECONDS)
 
     def kill_one(self) -> None:
         [*_, pod] = self.release.pods()

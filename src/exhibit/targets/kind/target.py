@@ -153,7 +153,7 @@ class KindTarget(Target):
         with interrupts.deferred():
             ended = []
             if self._is_there():
-                own = re.compile(rf"{re.escape(slug)}(-(gateway|detectors|canary|replica-\d+))?")
+                own = re.compile(rf"{re.escape(slug)}(-(gateway|detectors(-.+)?|canary|replica-\d+))?")
                 names = self.cluster.helm("list", "--namespace", NAMESPACE, "--all", "--short").split()
                 ended = [
                     name
