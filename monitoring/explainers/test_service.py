@@ -181,6 +181,8 @@ class WithService(unittest.TestCase):
 
 
 class AnswersAreComplete(WithService):
+    options = ("--deadline-seconds", "60")
+
     def test_an_answer_says_what_it_is(self) -> None:
         status, found, _ = self.service.explain(self.rows[:2], seed=4)
         self.assertEqual(status, 200)
@@ -201,7 +203,8 @@ class AnswersAreComplete(WithService):
             self.assertTrue(0 <= one["precision"] <= 1)
 
     def test_a_row_is_explained_alike_alone_and_among_sixteen(self) -> None:
-        _, together, _ = self.service.explain(self.rows, seed=2)
+        status, together, _ = self.service.explain(self.rows, seed=2)
+        self.assertEqual(status, 200, together)
         _, alone, _ = self.service.explain(self.rows[15:], seed=2)
         self.assertEqual(together["explanations"][15:], alone["explanations"])
 

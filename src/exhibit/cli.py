@@ -178,7 +178,8 @@ def down(
             for name in [slug] if slug else destination.noted_slugs():
                 ended = destination.down(name)
                 if ended or (slug and target):
-                    out.print(f"{name} on {destination.name}: {', '.join(ended) or 'was not running'}")
+                    what = f"stopped ({', '.join(ended)})" if ended else "was not running"
+                    out.print(f"{name} on {destination.name}: {what}", markup=False)
             destination.release_monitoring()
 
 

@@ -36,7 +36,7 @@ class Checkout:
         """Runs a verb to its end."""
         return subprocess.run(
             [sys.executable, "-m", "exhibit", *arguments], cwd=self.workspace.root, env=self.environment(environment),
-            capture_output=True, text=True, check=False, timeout=600,
+            capture_output=True, text=True, check=False, timeout=1200,
         )  # fmt: skip
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -16,7 +16,8 @@ import pytest
 import toy
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from exhibit import processes
+from exhibit import criteria, processes
+from exhibit.targets.local.deployment import LocalDeployment
 
 from .conftest import Checkout
 
@@ -46,10 +47,8 @@ def finish(run: subprocess.Popen[str]) -> str:
 
 
 def criteria_of(checkout: Checkout) -> set[str]:
-    return {
-        path.relative_to(checkout.workspace.criteria).with_suffix("").as_posix()
-        for path in checkout.workspace.criteria.glob("*/*.py")
-    }
+    found = criteria.discover(checkout.workspace)
+    return {name for name, criterion in found.items() if criterion.fits(LocalDeployment)}
 
 
 def test_a_demo_passes_and_its_evidence_is_whole(new_checkout: New) -> None:
@@ -86,7 +85,7 @@ def test_deploy_check_status_down(new_checkout: New) -> None:
     one = checkout.run("check", "toy", "--target", "local", "--criterion", "serving/predictions_match")
     assert one.returncode == 0, one.stdout + one.stderr
     assert set(checkout.evidence()) == {"toy/local/serving/predictions_match.json"}
-    assert "toy: stopped" in checkout.run("down", "toy").stdout
+    assert "toy on local: stopped" in checkout.run("down", "toy").stdout
     assert "Nothing runs" in checkout.run("status").stdout
     assert checkout.processes() == []
 
@@ -109,7 +108,8 @@ def test_a_changed_folder_is_deployed_anew(new_checkout: New) -> None:
     ("arguments", "says"),
     [
         (("deploy", "nosuch", "--target", "local"), "nosuch: no such platform, expected one of toy"),
-        (("deploy", "toy"), "target 'kind': not built yet, expected TARGET=local"),
+        (("deploy", "toy"), "deployments/toy/platform.yaml: no `kind`, expected how it runs in a cluster"),
+        (("deploy", "toy", "--target", "moon"), "target 'moon': no such target, expected one of local, kind"),
         (("check", "toy", "--target", "local"), "toy: not deployed, expected it to run. Run: make deploy-toy"),
         (("check", "toy", "--target", "local", "--criterion", "x/y"), "criterion 'x/y': no such criterion"),
         (("nosuch",), "No such command"),
@@ -211,7 +211,7 @@ def test_a_stale_note_is_no_obstacle(new_checkout: New) -> None:
 def test_two_runs_at_once_are_told_apart(new_checkout: New) -> None:
     checkout = new_checkout()
     run = checkout.start("demo")
-    read_until(run, "Prometheus")
+    read_until(run, "monitoring")
     second = checkout.run("demo")
     assert second.returncode == 2
     assert f"held by another run (pid {run.pid})" in second.stderr

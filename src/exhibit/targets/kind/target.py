@@ -96,10 +96,12 @@ class KindTarget(Target):
         return self.monitoring.url
 
     def prepare(self, platforms: Sequence[Platform]) -> None:
+        for platform in platforms:
+            _kind(platform)  # or it cannot be deployed, whatever else there is
         self.cluster.ensure_namespace()
         base = load_versions(self.workspace).images["base"]
         wanted = {name: images.companion_context(one, base) for name, one in self._companions.items()}
-        wanted |= {one.slug: images.platform_context(one, self.model, base) for one in platforms if one.file.kind}
+        wanted |= {one.slug: images.platform_context(one, self.model, base) for one in platforms}
         for platform in platforms:
             operators.ensure(self.cluster, _kind(platform).operators)
         for name, context in wanted.items():
