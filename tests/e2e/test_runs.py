@@ -22,7 +22,7 @@ from exhibit.targets.local.deployment import LocalDeployment
 from .conftest import Checkout
 
 New = Callable[..., Checkout]
-SHORT = {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 2")}
+SHORT = {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 5")}
 
 
 def read_until(run: subprocess.Popen[str], text: str) -> str:
@@ -126,7 +126,7 @@ def test_a_wrong_request_is_one_message(new_checkout: New, arguments: tuple[str,
     ("fault", "edits", "says"),
     [
         ("dies_at_once", {}, "toy: the server ended by itself with exit code"),
-        ("never_ready", SHORT, "toy: not ready after 2 s: answered 503"),
+        ("never_ready", SHORT, "toy: not ready after 5 s: answered 503"),
         (
             "never_ready",
             {**SHORT, "serve/server.py": ('Refusal(503, "not ready', 'Refusal(500, "not ready')},
@@ -209,7 +209,8 @@ def test_a_stale_note_is_no_obstacle(new_checkout: New) -> None:
 
 
 def test_two_runs_at_once_are_told_apart(new_checkout: New) -> None:
-    checkout = new_checkout()
+    # The first is at it for as long as it takes the second to start.
+    checkout = new_checkout("never_ready", {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 120")})
     run = checkout.start("demo")
     read_until(run, "monitoring")
     second = checkout.run("demo")

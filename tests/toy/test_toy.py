@@ -19,11 +19,11 @@ from exhibit.targets.local import LocalTarget
     ("fault", "says"),
     [
         ("dies_at_once", r"ended by itself with exit code 1.*\n.*the toy was told to end at once"),
-        ("never_ready", r"not ready after 1 s: answered 503"),
+        ("never_ready", r"not ready after 3 s: answered 503"),
     ],
 )
 def test_a_server_that_never_serves_is_told_and_leaves_nothing(tmp_path: Path, fault: str, says: str) -> None:
-    edits = {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 1")}
+    edits = {"platform.yaml": ("ready_seconds: 20", "ready_seconds: 3")}
     workspace = toy.make(tmp_path, fault=fault, edits=edits)
     target = LocalTarget(workspace, models.load(workspace), Monitoring(workspace))
     with pytest.raises(ServerError, match=says):

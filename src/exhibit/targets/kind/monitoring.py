@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import partial
 
-import httpx
-
-from exhibit import alertmanager, digests, images, operators, prometheus, sink
+from exhibit import alertmanager, digests, images, operators, prometheus, readiness, sink
 from exhibit.cluster import Cluster
 from exhibit.console import step
 from exhibit.monitoring import TIME_SCALE
 from exhibit.prometheus import Prometheus
+from exhibit.rollouts import until
 from exhibit.sink import Delivery
 from exhibit.targets.kind import addresses
 from exhibit.targets.kind.addresses import Doors
@@ -21,6 +22,7 @@ from exhibit.workspace import Workspace, write_json
 
 NAME = "monitoring"
 READY_SECONDS = 120
+ANSWER_SECONDS = 30.0
 PORTS = {"prometheus": 9090, "alertmanager": 9093, "webhook": 8080}
 OPERATORS = ("metrics-server",)
 """What every cluster gets: autoscaling and `kubectl top` ask it."""
@@ -75,8 +77,8 @@ class KindMonitoring:
             doors = self.doors.choose((name, f"{NAME}-{name}", port) for name, port in PORTS.items())
             self.release.install(self.workspace.charts / NAME, [], self._values(doors, webhook))
             self.release.wait_available(READY_SECONDS)
+            self._wait_for_answers(doors)
             write_json(self._note, {"doors": addresses.noted(doors), "digest": self._digest()})
-        self._require_answers()
 
     def _values(self, doors: dict[str, addresses.Door], webhook: images.Image) -> dict[str, object]:
         source = self.workspace.root / "monitoring"
@@ -107,6 +109,10 @@ class KindMonitoring:
         client = self.prometheus
         return client is not None and client.ready()
 
-    def _require_answers(self) -> None:
-        with httpx.Client(trust_env=False) as http:
-            http.get(f"{self.url}/-/ready").raise_for_status()
+    def _wait_for_answers(self, doors: Mapping[str, addresses.Door]) -> None:
+        """Waits until this machine is answered: a node port leads to a pod some time after that is ready."""
+        pages = {"prometheus": "/-/ready", "alertmanager": "/-/ready", "webhook": "/ready"}
+        for name, page in pages.items():
+            url = self.doors.url(doors[name]) + page
+            if not until(partial(readiness.answers, url), ANSWER_SECONDS):
+                raise self.release.failure(f"{url} does not answer after {ANSWER_SECONDS:g} s")
